@@ -62,6 +62,8 @@ def agenerate(
     reviser: str | None = None,
     rounds: int = 2,
     gate: float | bool | None = None,
+    accept: str | None = None,
+    accept_at: float | None = None,
     sft_format: Literal["completion", "messages"] | None = None,
 ) -> AsyncGenerator[Revision]: ...
 def alabel(
@@ -241,6 +243,8 @@ def generate(
     reviser: str | None = None,
     rounds: int = 2,
     gate: float | bool | None = None,
+    accept: str | None = None,
+    accept_at: float | None = None,
     sft_format: Literal["completion", "messages"] | None = None,
 ) -> Rows[Revision]: ...
 def judge_bench(

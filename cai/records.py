@@ -43,6 +43,14 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
 
 
+def _without_unset(record: BaseModel, row: Values, *names: str) -> Values:
+    """A row without those of its columns that its run does not have."""
+    for name in names:
+        if name not in record.model_fields_set:
+            row.pop(name, None)
+    return row
+
+
 class Prompt(Record):
     """The conversation so far that the assistant must answer; ends with the user."""
 
@@ -68,6 +76,44 @@ class Usage(Record):
     cache_write_tokens: int | None = None  # the part of `input_tokens` billed for writing a prefix cache
 
 
+class Reading(Record):
+    """What was read from the judge's answer to one question: one principle, one order of the two replies."""
+
+    first: float | None = None  # natural log probability of the letter of the reply that was shown first
+    second: float | None = None  # and of the other; None: the judge gives no probabilities
+    mass: float | None = None  # probability of both letters together, in [0, 1]
+    bounded: bool = False  # a letter is below the listed tokens: its log probability is the list's lowest
+    choice: Literal["first", "second"] | None = None  # the likelier letter, or the one that was named; None: neither
+    problem: str | None = None  # why it does not count; None: it does
+
+
+class Vote(Record):
+    """What the judge said of a pair under one principle, asked in both orders; both readings must count, or none."""
+
+    principle: str  # id
+    weight: float
+    wave: int = 0  # n-th time that the same was asked, from 0; only the protocol `vote` has further waves
+    ab: Reading  # a is shown first
+    ba: Reading  # b is shown first
+    d: float | None = None  # preference for a: half the difference of the two log ratios; None: invalid, or no logprobs
+    b: float | None = None  # position bias towards the first: half their sum
+
+
+class Acceptance(Record):
+    """Whether a judge prefers a revision to the reply that it would replace, under several principles.
+
+    In its votes the revision is `a`.
+    """
+
+    accepted: bool
+    protocol: Protocol
+    votes: tuple[Vote, ...]  # under the principle of the round, and one of helpfulness
+    helpfulness: Literal["constitution", "built-in"]  # whose principle of helpfulness that is
+    z: float | None  # log odds that the revision is better; None: no vote was valid
+    p: float | None  # the same as a probability
+    rejected: str | None  # the revision, if it was not accepted
+
+
 class Round(Record):
     """One critique and revision under one principle."""
 
@@ -75,8 +121,13 @@ class Round(Record):
     critique: str
     verdict: Literal["revise", "nothing_to_fix"] | None  # None: no gate, or its answer cannot be read
     p_revise: float | None = None  # that the reply needs a change, says the gate; None: as of the verdict, or of 0.1.0
-    revision: str | None  # None: the gate found nothing to fix and no revision was asked for
+    revision: str | None  # None: the reply stands, as the gate found nothing to fix or a judge rejected the revision
     changed: bool
+    acceptance: Acceptance | None = None  # None: a judge was not asked, or there was nothing to compare
+
+    @model_serializer(mode="wrap")
+    def _row(self, write: SerializerFunctionWrapHandler) -> Values:
+        return _without_unset(self, write(self), "acceptance")
 
 
 class ConstitutionRef(Record):
@@ -112,29 +163,6 @@ class Candidate(Record):
     model: str  # as the server named it
     sample: int  # n-th reply of its model to this prompt, from 0
     problem: DropReason | None = None  # why it cannot be used, such as truncated; None: it can
-
-
-class Reading(Record):
-    """What was read from the judge's answer to one question: one principle, one order of the two replies."""
-
-    first: float | None = None  # natural log probability of the letter of the reply that was shown first
-    second: float | None = None  # and of the other; None: the judge gives no probabilities
-    mass: float | None = None  # probability of both letters together, in [0, 1]
-    bounded: bool = False  # a letter is below the listed tokens: its log probability is the list's lowest
-    choice: Literal["first", "second"] | None = None  # the likelier letter, or the one that was named; None: neither
-    problem: str | None = None  # why it does not count; None: it does
-
-
-class Vote(Record):
-    """What the judge said of a pair under one principle, asked in both orders; both readings must count, or none."""
-
-    principle: str  # id
-    weight: float
-    wave: int = 0  # n-th time that the same was asked, from 0; only the protocol `vote` has further waves
-    ab: Reading  # a is shown first
-    ba: Reading  # b is shown first
-    d: float | None = None  # preference for a: half the difference of the two log ratios; None: invalid, or no logprobs
-    b: float | None = None  # position bias towards the first: half their sum
 
 
 class Candidates(Record):

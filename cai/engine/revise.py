@@ -8,7 +8,7 @@ the last turn; the revision of one round replaces the assistant's turn in the ne
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,22 @@ from cai.engine.gate import Gate
 from cai.engine.template_checks import JOBS
 from cai.engine.templates import Templates
 from cai.errors import RowDropped
-from cai.records import Candidate, Completion, DropReason, Message, Prompt, Request, Role, Round, Turns
+from cai.records import (
+    Acceptance,
+    Candidate,
+    Completion,
+    DropReason,
+    Message,
+    Prompt,
+    Request,
+    Role,
+    Round,
+    Turns,
+    Values,
+)
 from cai.texts.turns import Labels
+
+Accept = Callable[[Turns, str, str, Principle], Generator[list[Request], list[Completion], Acceptance]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,41 +45,53 @@ class Chain:
 
 
 def revise(
-    prompt: Prompt, principles: Sequence[Principle], ask: Ask, *, gate: Gate | None
+    prompt: Prompt, principles: Sequence[Principle], ask: Ask, *, gate: Gate | None, accept: Accept | None = None
 ) -> Generator[list[Request], list[Completion], Chain]:
     """Reply, then per principle critique the reply and revise it; the revision is the next round's reply.
 
     With a gate, a reply that needs no change after its critique is kept as it is; one of which that cannot be read is
-    revised. Raises RowDropped for an empty or truncated reply; a truncated critique is used as it is.
+    revised. accept: whether the judge prefers a revision to the reply, which stands otherwise; None: a revision always
+    takes its place. Raises RowDropped for an empty or truncated reply; a truncated critique is used as it is.
     """
     [completion] = yield [ask.respond(prompt)]
     initial = reply = _whole(completion, "assistant")
-    rounds = []
-    for number, principle in enumerate(principles):
-        [completion] = yield [ask.critique(prompt, reply, principle)]
-        critique = _text(completion, "critic")
-        p_revise = verdict = None
-        if gate is not None:
-            question = ask.gate(prompt, reply, critique, principle)
-            p_revise = yield from gate.ask(replace(question, index=number))
-            verdict = gate.verdict(p_revise)
-        revision = None
-        if verdict != "nothing_to_fix":
-            [completion] = yield [ask.revise(prompt, reply, critique, principle)]
-            revision = _whole(completion, "reviser")
-        rounds.append(
-            Round(
-                principle=principle.id,
-                critique=critique,
-                verdict=verdict,
-                p_revise=p_revise,
-                revision=revision,
-                changed=revision not in (None, reply),
-            )
-        )
-        if revision is not None:
-            reply = revision
+    rounds: list[Round] = []
+    for principle in principles:
+        turn = yield from _round(prompt, reply, len(rounds), principle, ask, gate, accept)
+        rounds.append(turn)
+        if turn.revision is not None:
+            reply = turn.revision
     return Chain(initial, tuple(rounds), reply)
+
+
+def _round(
+    prompt: Prompt, reply: str, number: int, principle: Principle, ask: Ask, gate: Gate | None, accept: Accept | None
+) -> Generator[list[Request], list[Completion], Round]:
+    """One critique and revision of a reply; `number` counts rounds from 0."""
+    [completion] = yield [ask.critique(prompt, reply, principle)]
+    critique = _text(completion, "critic")
+    p_revise = verdict = revision = acceptance = None
+    if gate is not None:
+        question = ask.gate(prompt, reply, critique, principle)
+        p_revise = yield from gate.ask(replace(question, index=number))
+        verdict = gate.verdict(p_revise)
+    if verdict != "nothing_to_fix":
+        [completion] = yield [ask.revise(prompt, reply, critique, principle)]
+        revision = _whole(completion, "reviser")
+    if accept is not None and revision not in (None, reply):
+        acceptance = yield from accept(prompt.messages, reply, revision, principle)
+        if not acceptance.accepted:
+            revision = None
+    more: Values = {} if accept is None else {"acceptance": acceptance}
+    return Round(
+        principle=principle.id,
+        critique=critique,
+        verdict=verdict,
+        p_revise=p_revise,
+        revision=revision,
+        changed=revision not in (None, reply),
+        **more,
+    )
 
 
 def _text(completion: Completion, stage: Role) -> str:

@@ -80,13 +80,18 @@ class Facts:
                 self.models[role][name] += 1
 
     def count_votes(self, row: Row) -> None:
-        """Count how a judge votes on two replies."""
+        """Count how a judge votes on two replies, and under which principles."""
+        self.count_orders(row)
+        for vote in row["votes"]:
+            self.used[vote["principle"]] += 1
+
+    def count_orders(self, row: Row) -> None:
+        """Count what a judge says of two replies in either order."""
         flips, votes = flipped(row)
         self.asked += len(row["votes"])
         self.flips += flips
         self.votes += votes
         for vote in row["votes"]:
-            self.used[vote["principle"]] += 1
             if vote["b"] is not None:
                 self.biases += 1
                 self.bias += vote["b"]

@@ -1,8 +1,9 @@
-"""The cut of a generate run: SFT rows, and pairs that nobody has judged."""
+"""The cut of a generate run: SFT rows, and pairs; of a run with --accept those that its judge has compared."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import orjson
 
@@ -12,17 +13,26 @@ from cai.export.pairs import Reason, Row
 from cai.export.sft import COLUMNS, SftFormat, conversation
 from cai.folder.lines import lines_in_order, reading
 from cai.folder.run import RunFolder
-from cai.records import Values
+from cai.judge.accept import ACCEPT, prefers_reply
+from cai.records import Acceptance, Values
 from cai.texts.hygiene import READ_FOR_REFUSALS
 from cai.texts.off_task import copies
 from cai.texts.refusals import refusal
 
 FEWEST_READ = 30  # rows: of fewer, the standard error of the share of refusals is above 7 points at a share of 0.2
 ORIGIN = {"id": "text", "round": "count", "principles": "texts", **LAW, "model": "text"}
+JUDGED = {
+    "margin": "number", "confidence": "number", "judge": "text", "protocol": "text",
+    "chosen_from": "text", "rejected_from": "text",
+}  # fmt: skip
 
 
 class RevisionCut(Cut):
-    """The cut of a generate run: `sft` of final texts, `dpo` of final texts against first replies."""
+    """The cut of a generate run: `sft` of final texts, `dpo` of final texts against first replies.
+
+    Of a run with a judge who accepts revisions, `dpo` has each revision and the reply before it, as the judge prefers.
+    Rejected revisions count, too: pairs of accepted ones alone would teach that whatever a reviser writes is better.
+    """
 
     stages = ("sft", "dpo")
     kind = "revisions"
@@ -30,11 +40,17 @@ class RevisionCut(Cut):
     def __init__(self, run: RunFolder, options: ExportOptions) -> None:
         super().__init__(run, options)
         sft = {**COLUMNS[options.sft_format], **ORIGIN, "changed": "flag"}
-        self.files = {"sft": sft, "dpo": {**PAIR, **ORIGIN}}
+        pairs = {**PAIR, **ORIGIN}
+        self._at: float | None = None  # the probability above which a judge accepts a revision; None: nobody judges
+        if "accept" in run.identity:
+            pairs |= JUDGED
+            self._at = run.identity["accept"]["at"]
+        self.files = {"sft": sft, "dpo": pairs}
         # First replies in which refusals are still to be looked for.
         self._refusals_left = READ_FOR_REFUSALS if run.counts()["rows"] >= FEWEST_READ else 0
         self.refused = 0  # of the first replies in which they were looked for
         self.verdicts = Counter[str | None]()  # of the gate; None: its answer could not be read
+        self.accepted = Counter[bool]()  # of the revisions that a judge compared with the reply
 
     def cut(self) -> None:
         """Cut both kinds of rows from each revision."""
@@ -49,12 +65,30 @@ class RevisionCut(Cut):
                         name, words = why
                         why = name, f"round {sft_row['round']}: {words}"
                     self.put("sft", side, sft_row, why, position)
-                if row["final"].strip() == row["initial"].strip():
-                    why = "identical", "the final text is the first reply"
-                else:
-                    why = self._fault_of(row["final"], row)
-                self.put("dpo", side, pair(row), why, position)
+                for pair, why in self._pairs(row):
+                    self.put("dpo", side, pair, why, position)
                 self._count(row)
+
+    def _pairs(self, row: Row) -> Iterator[tuple[Row, Reason | None]]:
+        """The pairs of a row, at least one, each with the reason for which it is left out."""
+        judged = [] if self._at is None else list(judged_pairs(row))
+        for each, acceptance in judged:
+            yield each, self._doubt(acceptance) or self._fault_of(each["chosen"][0]["content"], row)
+        if judged:
+            return
+        why = self._fault_of(row["final"], row)
+        if row["final"].strip() == row["initial"].strip():
+            why = "identical", "the final text is the first reply"
+        yield pair(row), why
+
+    def _doubt(self, acceptance: Acceptance) -> Reason | None:
+        """Why a comparison does not say which text is better; None: it does."""
+        if acceptance.z is None:
+            problems = (reading.problem for vote in acceptance.votes for reading in (vote.ab, vote.ba))
+            return "invalid_vote", next(filter(None, problems), "no vote was valid")
+        if acceptance.accepted or prefers_reply(acceptance, self._at or ACCEPT):
+            return None
+        return "low_confidence", f"p {acceptance.p:.3f} that the revision is better: the principles do not agree on it"
 
     def _fault_of(self, text: str, row: Row) -> Reason | None:
         """The first fault of a text of a row; one is to be a critique that it should answer."""
@@ -71,6 +105,10 @@ class RevisionCut(Cut):
         if self._run.identity["gate"] is not False:
             self.verdicts.update(turn["verdict"] for turn in row["rounds"])
         for turn in row["rounds"]:
+            acceptance = turn.get("acceptance")
+            if acceptance is not None:
+                self.accepted[acceptance["accepted"]] += 1
+                facts.count_orders(acceptance)
             facts.used[turn["principle"]] += 1
             facts.changed[turn["principle"]] += turn["changed"]
         facts.count_models(row["models"])
@@ -114,6 +152,41 @@ def pair(row: Row) -> Row:
         "judged": False,
         **_provenance(row, number, principles),
     }
+
+
+def judged_pairs(row: Row) -> Iterator[tuple[Row, Acceptance]]:
+    """Every revision that a judge compared with the reply before it; the one that stayed is chosen."""
+    before, origin, role = row["initial"], "initial", "assistant"
+    for number, turn in enumerate(row["rounds"], 1):
+        own = f"round {number}"
+        if turn["acceptance"] is not None:
+            acceptance = Acceptance.model_validate(turn["acceptance"])
+            sides = [(turn["revision"] or acceptance.rejected, own, "reviser"), (before, origin, role)]
+            p = acceptance.p
+            if not acceptance.accepted:
+                sides.reverse()
+                p = None if p is None else 1.0 - p
+            (chosen, chosen_from, author), (rejected, rejected_from, _) = sides
+            yield (
+                {
+                    "prompt": row["prompt"],
+                    "chosen": [{"role": "assistant", "content": chosen}],
+                    "rejected": [{"role": "assistant", "content": rejected}],
+                    "p_chosen": p,
+                    "judged": True,
+                    **_provenance(row, number, list(dict.fromkeys(vote.principle for vote in acceptance.votes))),
+                    "model": row["models"][author],
+                    "margin": None if acceptance.z is None else abs(acceptance.z),
+                    "confidence": p,
+                    "judge": row["models"]["judge"],
+                    "protocol": acceptance.protocol,
+                    "chosen_from": chosen_from,
+                    "rejected_from": rejected_from,
+                },
+                acceptance,
+            )
+        if turn["revision"] is not None:
+            before, origin, role = turn["revision"], own, "reviser"
 
 
 def written(row: Row) -> list[tuple[str, int, list[str]]]:

@@ -28,6 +28,7 @@ class Revisions(Tally[Revision]):
         self.rounds: Counter[str] = Counter()  # by principle
         self.changes: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
+        self.compared: Counter[bool] = Counter()  # revisions by a judge, and whether they were accepted
 
     def add(self, row: Revision) -> None:
         """Count a row."""
@@ -40,11 +41,15 @@ class Revisions(Tally[Revision]):
             self.rounds[principle] += 1
             self.changes[principle] += each.changed
             self.verdicts[(each.verdict or NO_GATE).replace("_", " ")] += 1
+            if each.acceptance is not None:
+                self.compared[each.acceptance.accepted] += 1
 
     def facts(self) -> Iterator[Fact]:
         """How many replies changed, and in length."""
         if self.rows:
             yield share_fact("changed by a revision", self.changed, self.rows)
+            if self.compared:
+                yield share_fact("revisions accepted by the judge", self.compared[True], self.compared.total())
             lengths = f"{self.first / self.rows:,.0f} → {self.final / self.rows:,.0f}"
             yield Fact("characters of a reply", lengths, basis="first → final, on average")
 

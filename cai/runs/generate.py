@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import itertools
+from collections.abc import Generator, Iterator
+from typing import Any, Literal
 
-from cai.calls.flow import Driver
-from cai.calls.model import spec_of
+from cai.calls.flow import Driver, Flow, Played
+from cai.calls.model import Model, check_ability, check_temperature, spec_of
 from cai.constitution.draw import draw
-from cai.constitution.principles import load_constitution
+from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.engine.asked import unshipped_words
 from cai.engine.gate import NO, SAID, YES, Gate
-from cai.engine.revise import Ask, revise
+from cai.engine.revise import Ask, Chain, revise
 from cai.engine.templates import Templates, load_templates
-from cai.errors import RunError, UsageError
-from cai.folder.run import ANEW, find_info
+from cai.errors import CaiError, RunError, UsageError
+from cai.folder.lines import reading
+from cai.folder.run import ANEW, RunFolder, find_info
+from cai.judge.accept import ACCEPT, HELPFULNESS, accept, helpfulness_of
+from cai.judge.flows import Pair
 from cai.models import open_models
-from cai.records import Prompt, Revision, Values
-from cai.runs.judging import choose_protocol
+from cai.records import Acceptance, Completion, Prompt, Request, Revision, Role, Turns, Values
+from cai.runs.judging import CHECKED, Judging, choose_protocol
 from cai.runs.prompt_run import PromptRun
 from cai.runs.run import Run, Seats
-from cai.runs.settings import GATE, GenerateSettings
+from cai.runs.settings import GATE, GenerateSettings, LabelSettings
 from cai.sources.files import Source
 from cai.texts.wording import counted, source_name
 
@@ -40,7 +44,12 @@ class GenerateRun(PromptRun[Revision]):
         critic = settings.model if settings.critic is None else settings.critic
         reviser = critic if settings.reviser is None else settings.reviser
         specs = {"assistant": settings.model, "critic": critic, "reviser": reviser}
+        if settings.accept is not None:
+            specs["accept"] = settings.accept
         players = open_models(specs, settings.connection)
+        self._acceptance: Accepting | None = None
+        if settings.accept is not None:
+            self._acceptance = Accepting(players["accept"], settings, templates, law)
         identity = {
             "constitution": law.ref.model_dump(),
             "templates": templates.ungated_hash if self.gate is None else templates.hash,
@@ -48,6 +57,8 @@ class GenerateRun(PromptRun[Revision]):
             "rounds": settings.rounds,
             "gate": False if self.gate is None else self.gate,
         }
+        if self._acceptance is not None:
+            identity["accept"] = self._acceptance.identity
         super().__init__(prompts, settings, law.name, templates, players, identity)
         self.constitution = law
         self._law = law.ref  # hashing it for each row takes 0.06 ms
@@ -55,15 +66,22 @@ class GenerateRun(PromptRun[Revision]):
         self._ask = Ask(templates, law, system=settings.system)
 
     def seats(self) -> list[Seats]:
-        """The players have the roles of their names, and the critic also answers for the gate."""
-        [(roles, sampling, seed)] = super().seats()
+        """The players have the roles of their names, the critic also answers for the gate, and who accepts judges."""
+        roles: dict[Role, str] = {"assistant": "assistant", "critic": "critic", "reviser": "reviser"}
         if self.gate is not None:
-            roles = {**roles, "gate": "critic"}
-        return [(roles, sampling, seed)]
+            roles["gate"] = "critic"
+        if self._acceptance is not None:
+            roles["judge"] = "accept"
+        return [(roles, self.settings.sampling, self.settings.seed)]
 
     def check_models(self) -> None:
-        """Raise UsageError also if the gate would let every reply pass."""
-        super().check_models()
+        """Raise UsageError also if the judge cannot be asked, or the gate would let every reply pass."""
+        for player, model in self.players.items():
+            if player != "accept":
+                check_ability(model, completes=self.templates.completes)
+                check_temperature(model, self.settings.sampling)
+        if self._acceptance is not None:
+            self._acceptance.judging.check()
         gate = self._asked_gate
         if gate is not None and gate.protocol == "vote" and gate.threshold > SAID[YES]:
             name = spec_of(self.players["critic"])
@@ -92,11 +110,32 @@ class GenerateRun(PromptRun[Revision]):
             )
         yield self
 
+    async def begin(self, folder: RunFolder) -> list[Driver]:
+        """Look at the judge's votes of an earlier session, too: can they be read?"""
+        drivers = await super().begin(folder)
+        if self._acceptance is not None:
+            await self._acceptance.judging.prepare()
+            path = folder.path / folder.rows_file
+            with reading(path), path.open("rb") as file:
+                for line in itertools.islice(file, CHECKED):
+                    self._acceptance.watch(Revision.model_validate_json(line))
+        return drivers
+
+    def kept(self, row: Revision) -> None:
+        """Stops the run if the judge who accepts revisions cannot be read."""
+        if self._acceptance is not None:
+            self._acceptance.watch(row)
+
     async def play(self, drivers: list[Driver], item: Prompt, position: int) -> Revision:
         """One prompt to its row."""
         settings = self.settings
         principles = draw(self._principles, settings.rounds, settings.seed, item.id, stream="principles")
-        played = await drivers[0].play(item.id, position, revise(item, principles, self._ask, gate=self._asked_gate))
+        accept = None if self._acceptance is None else self._acceptance.ask
+        flow = revise(item, principles, self._ask, gate=self._asked_gate, accept=accept)
+        if self._acceptance is None:
+            played = await drivers[0].play(item.id, position, flow)
+        else:
+            played = await self._acceptance.play(drivers[0], item, position, flow)
         chain = played.result
         return Revision(
             id=item.id,
@@ -134,6 +173,8 @@ class GenerateRun(PromptRun[Revision]):
         """What a reader of a plan should know."""
         if self.gate is not None:
             yield "a reply that the gate finds fine saves its revision: there may be fewer calls"
+        if self._acceptance is not None:
+            yield "a judge compares every revision with the reply before it, in both orders, under two principles"
 
     def facts(self) -> Values:
         """What will run, for people to read; each with its label."""
@@ -147,16 +188,73 @@ class GenerateRun(PromptRun[Revision]):
         elif settings.gate is None and not self.templates.completes:
             gate += " (the template set has no gate.jinja)"
         rounds = counted(settings.rounds, "round")
+        accepted = ""
+        if self._acceptance is not None:
+            judging = f"{self._acceptance.judging.protocol}, both orders"
+            accepted = f"a revision is kept if the judge prefers it with p > {self._acceptance.least:g} ({judging}), "
         return {
             "constitution": f"{self.constitution.title}, {counted(len(self._principles), 'principle')}",
             "prompts": source_name(self.source, settings.limit),
-            "method": f"{rounds}, {gate}, templates {self.templates.source}, {self.seed_words()}",
+            "method": f"{rounds}, {gate}, {accepted}templates {self.templates.source}, {self.seed_words()}",
             "model": models,
         }
 
     def next_steps(self, folder: str) -> Iterator[str]:
         """What to type when the run is finished."""
         yield f"training rows in {self.out / 'sft.jsonl'}; cut them again with: cai export {folder} --split 0.9"
+
+
+class Accepting:
+    """The judge who must prefer a revision to the reply that it would replace.
+
+    Raises UsageError if a principle that is drawn for revisions does not say how a judge chooses.
+    """
+
+    def __init__(self, model: Model, settings: GenerateSettings, templates: Templates, law: Constitution) -> None:
+        spec = str(settings.accept)
+        mute = [principle.id for principle in law.principles_for("revise") if not principle.can("judge")]
+        if mute:
+            raise UsageError(f"--accept: principle {mute[0]!r} tells a judge nothing: give it 'choose', or 'text'")
+        self.judging = Judging(model, LabelSettings.model_validate({"judge": spec}), templates, law, None)
+        self.least = ACCEPT if settings.accept_at is None else settings.accept_at
+        self._helpfulness = helpfulness_of(law)
+        self._whose: Literal["constitution", "built-in"] = "constitution"
+        if self._helpfulness is HELPFULNESS:
+            self._whose = "built-in"
+        self.judging.check_words([self._helpfulness])
+
+    @property
+    def identity(self) -> Values:
+        """What decides which revisions are accepted."""
+        binding = {name: self.judging.binding[name] for name in ("protocol", "templates")}
+        return {**binding, "helpfulness": self._helpfulness.wordings, "at": self.least}
+
+    def ask(
+        self, prompt: Turns, reply: str, revision: str, principle: Principle
+    ) -> Generator[list[Request], list[Completion], Acceptance]:
+        """The questions about a revision, and whether it is accepted."""
+        principles = tuple({each.id: each for each in (principle, self._helpfulness)}.values())
+        flow = self.judging.flow(Pair(prompt, revision, reply), principles, weighted=False)
+        return accept(flow, revision, self._whose, self.judging.protocol, self.least)
+
+    async def play(self, driver: Driver, item: Prompt, position: int, flow: Flow[Chain]) -> Played[Chain]:
+        """Play a chain; raises Unreadable if the judge's answers about the first ones cannot be read."""
+        readable = self.judging.readable
+        await readable.admitted()
+        try:
+            played = await driver.play(item.id, position, flow)
+        except CaiError:
+            readable.leave()
+            raise
+        if all(turn.acceptance is None for turn in played.result.rounds):
+            readable.leave()
+        return played
+
+    def watch(self, row: Revision) -> None:
+        """Look at the votes in a row; raises Unreadable if those of the first ones cannot be read."""
+        for turn in row.rounds:
+            if turn.acceptance is not None:
+                self.judging.readable.watch(turn.acceptance.votes)
 
 
 def threshold_of(gate: float | bool | None, templates: Templates) -> float | None:

@@ -19,7 +19,7 @@ from cai.engine.templates import Templates
 from cai.errors import CaiError, SourceError, Unreadable, UsageError
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import TARGETS, Calibration, binding_problems, load_calibration, threshold, weaknesses
-from cai.judge.flows import Pair, Verdict, is_valid, judge
+from cai.judge.flows import Flow, Pair, Verdict, is_valid, judge
 from cai.judge.gold import FILE
 from cai.judge.majority import People
 from cai.judge.votes import votes_in
@@ -77,7 +77,7 @@ class Judging:
         needed = self.protocol != "reward"
         if needed:
             check_ability(model, completes=templates.completes)
-            self._ask.check(self.principles)
+        self.check_words(self.principles)
         self.readable = JudgeCheck(_advice(self.protocol), needed=needed)
 
     @property
@@ -109,13 +109,21 @@ class Judging:
             return self.principles
         return draw(self.principles, self._settings.principles, self._settings.seed, item.id, stream="judge")
 
+    def check_words(self, principles: Iterable[Principle]) -> None:
+        """Raise TemplateError if a question under one of these principles cannot be worded."""
+        if self.protocol != "reward":
+            self._ask.check(principles)
+
+    def flow(self, pair: Pair, principles: Sequence[Principle], *, weighted: bool) -> Flow:
+        """The questions about a pair under these principles; weighted: they count by weight, not alike."""
+        score = self.protocol == "score" or (self.protocol == "reason" and not self.model.can.logprobs)
+        return judge(pair, principles, self._ask, self.protocol, score=score, weighted=weighted)
+
     async def ask(self, driver: Driver, item: Contest, position: int) -> Played[Verdict]:
         """The verdict on a pair; raises Unreadable if the answers to the first pairs cannot be read."""
         await self.readable.admitted()
         assert item.a is not None and item.b is not None
-        pair = Pair(item.messages, item.a, item.b)
-        score = self.protocol == "score" or (self.protocol == "reason" and not self.model.can.logprobs)
-        flow = judge(pair, self._choose(item), self._ask, self.protocol, score=score, weighted=self.all)
+        flow = self.flow(Pair(item.messages, item.a, item.b), self._choose(item), weighted=self.all)
         try:
             return await driver.play(item.id, position, flow)
         except CaiError:  # this pair shows nothing of the judge

@@ -19,6 +19,7 @@ from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.export.options import MIN_CONFIDENCE, Pairing
 from cai.export.sft import SFT_FORMAT, SftFormat
+from cai.judge.accept import ACCEPT
 from cai.models import JUDGE_SPECS, SPECS
 from cai.records import Object, Protocol, Sampling, Values
 from cai.texts.wording import option, words_of
@@ -145,7 +146,21 @@ class GenerateSettings(PromptSettings):
         f"(default: {GATE} for chat templates).",
         json_schema_extra={"alone": str(GATE), "off": "Revise every reply, without asking."},
     )
+    accept: str | None = Field(
+        None, description=f"Judge who must prefer a revision, or the reply stands: {JUDGE_SPECS} (default: nobody)."
+    )
+    accept_at: Annotated[float, Field(ge=0.5, lt=1)] | None = Field(
+        None,
+        description=f"With --accept: keep a revision that is preferred with more than this probability "
+        f"(default {ACCEPT}).",
+    )
     sft_format: SftFormat | None = Field(None, description=SFT_FORMAT)
+
+    @model_validator(mode="after")
+    def _check_accept(self) -> GenerateSettings:
+        if self.accept_at is not None and self.accept is None:
+            raise UsageError("--accept-at is for --accept: name the judge, such as --accept openai:NAME")
+        return self
 
     @model_validator(mode="after")
     def _check_gate(self) -> GenerateSettings:

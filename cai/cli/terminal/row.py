@@ -14,6 +14,7 @@ from rich.text import Text
 
 from cai.cli.terminal.console import WIDEST, change, has_colour
 from cai.records import (
+    Acceptance,
     Candidates,
     Completion,
     Drop,
@@ -23,6 +24,7 @@ from cai.records import (
     Rating,
     Reading,
     Revision,
+    Round,
     Turns,
     Values,
     Vote,
@@ -102,11 +104,24 @@ def _revision(row: Revision, marked: bool) -> Iterator[Line]:
         if turn.verdict is not None or turn.p_revise is not None:
             words = (turn.verdict or "not readable").replace("_", " ")
             yield "", f"gate: {words}, P(needs a change) {number(turn.p_revise, '.3f')}"
-        if turn.revision is not None:
+        if turn.acceptance is not None:
+            yield from _comparison(place, reply, turn, turn.acceptance, marked)
+        elif turn.revision is not None:
             yield f"revision {place}", _diff(reply, turn.revision, marked)
+        if turn.revision is not None:
             reply = turn.revision
     if row.final != reply:
         yield "final", _diff(reply, row.final, marked)
+
+
+def _comparison(place: int, reply: str, turn: Round, judged: Acceptance, marked: bool) -> Iterator[Line]:
+    """A revision that a judge compared with the reply before it; in the votes it is a."""
+    yield f"revision {place}", _diff(reply, turn.revision or judged.rejected or "", marked)
+    verdict = "accepted" if judged.accepted else "rejected: the reply stands"
+    yield "", f"{verdict}, P(it is better) {number(judged.p, '.3f')} ({judged.protocol})"
+    if judged.votes:
+        yield "", f"votes, a is the revision; the principle of helpfulness is {judged.helpfulness}"
+        yield "", _votes(judged.votes)
 
 
 def _diff(before: str, after: str, marked: bool) -> Text:

@@ -185,8 +185,14 @@ function rounds(row) {
   row.rounds.forEach((round, at) => {
     const gate = round.p_revise === null ? "" : `, p(needs a change) ${number(round.p_revise, 2)}`;
     made.push(text(`Critique ${at + 1} under ${textOf(round.principle)}${gate}`, round.critique));
-    if (round.revision === null) made.push(note("nothing to fix, says the gate: no revision"));
-    else {
+    const judged = round.acceptance ?? null;
+    if (judged !== null) {
+      const verdict = judged.accepted ? "accepted" : "rejected, the reply stands";
+      made.push(note(`the judge compared revision ${at + 1} with the reply: ${verdict}, p(it is better) ${number(judged.p)}`));
+      made.push(...votes(judged));
+      if (judged.rejected !== null) made.push(diffBlock(`Revision ${at + 1}, rejected`, before, judged.rejected));
+    } else if (round.revision === null) made.push(note("nothing to fix, says the gate: no revision"));
+    if (round.revision !== null) {
       made.push(diffBlock(`Revision ${at + 1}${round.changed ? "" : ", unchanged"}`, before, round.revision));
       before = round.revision;
     }
