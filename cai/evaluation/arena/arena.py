@@ -19,12 +19,12 @@ from cai.evaluation.arena.settings import EvaluateSettings
 from cai.folder.files import exists, read_if_there, write_atomically
 from cai.folder.lines import DROPPED, read_rows
 from cai.folder.run import find_info
-from cai.models.inprocess.local import EMBEDDED_SAMPLING
 from cai.records import BadPrompt, Candidate, Candidates, Drop, Place, Prompt, Values
 from cai.runs.sample import SampleRun
 from cai.runs.settings import RunSettings, SampleSettings
 from cai.sources.files import Source, path_of, read_prompts
 from cai.texts.wording import counted, none_usable, shortened, without_path
+from cai.weights.named import DEFAULT, NAMED
 
 log = logging.getLogger("cai")
 Follower = Callable[[Candidates], Iterator[tuple[Any, Place]]]
@@ -182,10 +182,11 @@ def template_warnings(contestants: Sequence[Contestant]) -> Iterator[str]:
 def sampling_warnings(specs: Sequence[str], settings: EvaluateSettings) -> Iterator[str]:
     """A warning if the embedded model is drawn in another way than the others."""
     others = [spec for spec in specs if spec != EMBEDDED]
-    cuts = {name: value for name, value in EMBEDDED_SAMPLING.items() if name not in settings.extra_body}
+    sampling = dict(NAMED[DEFAULT].sampling)
+    cuts = {name: value for name, value in sampling.items() if name not in settings.extra_body}
     if EMBEDDED in specs and others and cuts and settings.temperature:
         how = ", ".join(f"{name} {value:g}" for name, value in cuts.items())
-        body = orjson.dumps(EMBEDDED_SAMPLING).decode()
+        body = orjson.dumps(sampling).decode()
         yield (
             f"{EMBEDDED} is drawn with {how}, and {others[0]} is not: differences may be those of sampling; add "
             f"--extra-body '{body}', which draws all models alike"

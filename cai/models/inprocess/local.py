@@ -9,6 +9,7 @@ import asyncio
 import logging
 import sys
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 from cai.calls.model import Call
@@ -19,8 +20,10 @@ from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, question, reply_of
 from cai.records import Abilities, Completion, Values
 from cai.sources.files import path_of
-from cai.weights.embedded import CONTEXT, NAME, default_weights
+from cai.texts.wording import nearest
+from cai.weights.embedded import weights_of
 from cai.weights.gguf_read import gguf_metadata, misread
+from cai.weights.named import DEFAULT, NAMED
 
 log = logging.getLogger("cai")
 
@@ -29,10 +32,6 @@ EXTRAS = (
     "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "no_repeat_ngram_size",
     "min_new_tokens", "ignore_eos",
 )  # fmt: skip
-# How the embedded weights are sampled unless `extra_body` says otherwise. A model of 135M parameters has noise in the
-# tail of its distribution: at temperature 1 without a cut, 64 of 64 chains ran into 512 tokens of gibberish; with this,
-# 1 of 12 first replies did (4 of 12 with top_p 0.5, 5 of 12 at temperature 0.7 and top_p 0.9, 7 of 12 when greedy).
-EMBEDDED_SAMPLING = {"top_k": 4, "repetition_penalty": 1.05}
 CACHE_GB = 2  # of keys and values an engine; taken as it fills. 12 kB a token for the embedded model, 64 kB at 8B
 BATCH_TOKENS = 512  # of prompts in one step: as fast as 2,048, and a step is 0.3 s at most instead of 0.9 s
 # A CPU with AMX would take bf16: less exact, and slower for the embedded model (548 against 621 tokens/s at 17).
@@ -51,7 +50,7 @@ Work = Literal["reply", "list", "echo"]
 
 
 class LocalModel:
-    """A GGUF file or OpenVINO folder, run in this process; `name` "" is the embedded SmolLM2-135M-Instruct.
+    """A named model, a GGUF file or an OpenVINO folder, run in this process; `name` "" is the embedded model.
 
     Nothing is loaded before `start`. Chat prompts follow the weights' own template, the default system message it
     may hold included (SmolLM2's names the model; a system message of the conversation takes its place).
@@ -62,13 +61,19 @@ class LocalModel:
     concurrency = 16
 
     def __init__(self, name: str) -> None:
-        self._path = path_of(name) if name else None
-        self.name, self.context = _identify(self._path)
+        self._spec = name or DEFAULT
+        self._path = path_of(self._spec)
+        self._named = NAMED.get(self._spec) if not (name and self._path.exists()) else None
+        if self._named is None:
+            self.name, self.context = _identify(self._path)
+        else:
+            self.name, self.context = self._named.mark, self._named.context
         self.endpoint = f"local:{self.name}"
         self.can = Abilities(chat=True, completion=True, scoring=True, prefill=True)
         self._tokenizer: LocalTokenizer | None = None
         self._ends: Values = {}  # the tokens that end a reply, as the weights' own settings name them
         self._engines: dict[Work, asyncio.Task[LocalEngine]] = {}
+        self._closing = Event()  # ends a download
 
     def payload(self, call: Call) -> Values:
         """What decides the answer; `UsageError` for settings this model does not have.
@@ -88,8 +93,8 @@ class LocalModel:
             body["stop"] = list(request.stop)
         if body["temperature"] > 0:
             body["seed"] = call.seed
-            if self._path is None:
-                body |= EMBEDDED_SAMPLING
+            if self._named is not None:
+                body |= self._named.sampling
         return body | call.sampling.extra_body
 
     async def start(self) -> None:
@@ -103,7 +108,7 @@ class LocalModel:
 
     def _load(self, work: Work) -> LocalEngine:
         genai = import_genai()
-        path = self._path or default_weights()
+        path = self._path if self._named is None else weights_of(self._spec, self._closing)
         scheduler = genai.SchedulerConfig()
         scheduler.cache_size = CACHE_GB
         scheduler.max_num_batched_tokens = BATCH_TOKENS
@@ -213,6 +218,7 @@ class LocalModel:
 
     async def close(self) -> None:
         """End the engines and free the weights."""
+        self._closing.set()
         engines = list(self._engines.values())
         self._engines = {}
         self._tokenizer = None
@@ -221,6 +227,7 @@ class LocalModel:
                 await asyncio.wait([task])
             if not task.cancelled() and task.exception() is None:  # else whoever asked for it has the error
                 await task.result().close()
+        self._closing.clear()
 
 
 def import_genai() -> Any:
@@ -235,17 +242,15 @@ def import_genai() -> Any:
     return openvino_genai
 
 
-def _identify(path: Path | None) -> tuple[str, int | None]:
-    """Name and context length of the weights at `path` (None: the embedded ones), whose bytes are read once."""
-    if path is None:
-        return NAME, CONTEXT
+def _identify(path: Path) -> tuple[str, int | None]:
+    """Name and context length of the weights at `path`, whose bytes are read once."""
     if path.is_dir():
         if not (path / "openvino_model.xml").is_file():
             raise InputError("holds no openvino_model.xml; name a GGUF file or an OpenVINO model folder", path)
         context = read_if_there(path / "config.json").get("max_position_embeddings")
         return f"{path.resolve().name}@{fingerprint(path)}", context if isinstance(context, int) else None
     if not path.is_file():
-        raise UsageError(f"no model at {path}: write local for the embedded one, or local:PATH for a GGUF file")
+        raise UsageError(f"no model at {path}; {nearest(str(path), NAMED)}, or name a GGUF file: local:PATH")
     metadata = gguf_metadata(path)
     problem = misread(metadata, by_openvino=True)
     if problem is not None:

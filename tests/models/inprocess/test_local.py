@@ -18,10 +18,11 @@ import pytest
 from cai.calls.model import Call
 from cai.errors import CallRejected, InputError, ModelStopped, UsageError
 from cai.folder.files import cache_folder
-from cai.models.inprocess.local import EMBEDDED_SAMPLING, LocalModel
+from cai.models.inprocess.local import LocalModel
 from cai.models.inprocess.local_words import LocalTokenizer
 from cai.records import Completion, Message, Request, Sampling
 from cai.weights.embedded import NAME, STEM, default_weights
+from cai.weights.named import DEFAULT, NAMED
 
 pytest.importorskip("openvino_genai")
 T = TypeVar("T")
@@ -75,7 +76,7 @@ def test_a_payload_holds_what_decides_the_answer_and_nothing_else() -> None:
     sampled = call("hi", temperature=0.7, stop=("\n",), prefill="Well,", extra_body={"top_p": 0.9})
     assert model.payload(sampled) == {
         "messages": [{"role": "user", "content": "hi"}], "prefill": "Well,", "temperature": 0.7, "max_tokens": 24,
-        "stop": ["\n"], "seed": 1, **EMBEDDED_SAMPLING, "top_p": 0.9,
+        "stop": ["\n"], "seed": 1, **NAMED[DEFAULT].sampling, "top_p": 0.9,
     }  # fmt: skip
     greedy = call("hi", messages=(), text="Once")
     assert model.payload(greedy) == {"text": "Once", "temperature": 0.0, "max_tokens": 24}
