@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import re
 import sqlite3
 import tempfile
 from abc import ABC, abstractmethod
@@ -34,6 +33,7 @@ from cai.folder.files import unwritable
 from cai.folder.lines import lines_in_order, reading
 from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES
 from cai.folder.run import RunFolder
+from cai.folder.superseded import OF_EXPORTS
 from cai.judge.certify import Calibration, Threshold
 from cai.judge.metrics import share
 from cai.records import Drop
@@ -43,7 +43,6 @@ from cai.texts.likeness import Ngram
 from cai.texts.refusals import ENGLISH
 from cai.texts.wording import rendered
 
-OF_EXPORTS = re.compile(f'"stage":"({"|".join(EXPORT_STAGES)})"'.encode())  # as written here; texts escape quotes
 NOTES = Path(__file__).with_name("notes.txt.jinja")
 FAULTS_FILE = "faults.sqlite"
 BLANK = Drop(id=None, position=0, stage="", reason="empty", detail="").model_dump(mode="json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,8 +36,8 @@ def reading(path: Path) -> Iterator[None]:
 def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
     """Position and line of every row of a JSONL file, in input order, each line read when it is wanted.
 
-    Holds about 45 bytes a row, and leaves out a torn last line. Raises RunError naming a line without a position; the
-    lines are not parsed.
+    Of several lines of one position the last counts: a row that has grown is appended anew. Holds about 45 bytes a row,
+    and leaves out a torn last line. Raises RunError naming a line without a position; the lines are not parsed.
     """
     check_files(path.parent, [path.name])
     places = []  # position and offset in one integer, which is a third of the memory of a tuple
@@ -48,13 +49,12 @@ def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
                     places.append(position_of(line, path.name) << 48 | start)
                 start += len(line)
         places.sort()
-        before = -1
-        for place in places:
-            if place >> 48 == before:  # a line that is there twice is one row
+        for place, following in pairwise(chain(places, [-1])):
+            position = place >> 48
+            if following >> 48 == position:
                 continue
-            before = place >> 48
             file.seek(place & (1 << 48) - 1)
-            yield before, file.readline()
+            yield position, file.readline()
 
 
 def read_rows(path: Path, row: type[R]) -> Iterator[R]:

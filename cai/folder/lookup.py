@@ -20,7 +20,7 @@ import orjson
 from cai.errors import RunError
 from cai.folder.files import check_files
 from cai.folder.lines import DROPPED, position_of, reading
-from cai.folder.rows import EXPORT_STAGES, names_of
+from cai.folder.rows import DROPS, EXPORT_STAGES, FINISHED, NOTHING, names_of
 from cai.folder.store import Store
 from cai.records import Values
 
@@ -85,15 +85,27 @@ class Lookup:
 
     def at(self, position: int) -> Entry | None:
         """What became of the input at a position; None if that is not written yet."""
-        row = line_at(self.rows, position)
-        lines = list(map(orjson.loads, lines_at(self.drops, position)))
-        if row is not None:
-            left_out = (line for line in lines if line["stage"] in EXPORT_STAGES)
+        lines = [(start, orjson.loads(line)) for start, line in sorted(lines_at(self.drops, position))]
+        drops = [(start, drop) for start, drop in lines if drop["stage"] not in EXPORT_STAGES]
+        start, row = last_line_at(self.rows, position, is_only=self._is_settled())
+        if row is not None and not (drops and self._was_dropped(position, start, drops[-1][0])):
+            left_out = (drop for _, drop in lines if drop["stage"] in EXPORT_STAGES)
             return Entry(orjson.loads(row)["id"], row, None, tuple(left_out))
-        for drop in reversed(lines):
-            if drop["stage"] not in EXPORT_STAGES:
-                return Entry(drop["id"], None, drop)
+        for _, drop in drops[-1:]:
+            return Entry(drop["id"], None, drop)
         return None
+
+    def _is_settled(self) -> bool:
+        """Whether no input has several rows, of which the last counts."""
+        return self.journal is not None and self.journal.rows.repeats in (NOTHING, DROPS)
+
+    def _was_dropped(self, position: int, row: int, drop: int) -> bool:
+        """Whether an input that has a row and a drop was dropped last; by the places where both lines start."""
+        if self.journal is None or self.journal.rows.is_newer(self.rows.name, row):
+            return False
+        entry = self.journal.rows.state(position)
+        is_dropped = entry is not None and entry[1] not in FINISHED
+        return is_dropped or self.journal.rows.is_newer(DROPPED, drop)
 
     def find(self, name: str) -> Entry | None:
         """What has exactly this id, as the journal knows; None also for a run without one."""
@@ -163,19 +175,19 @@ def _is_left_out(line: bytes) -> bool:
     return orjson.loads(line)["stage"] in EXPORT_STAGES
 
 
-def line_at(path: Path, position: int) -> bytes | None:
-    """The line of a position in a file of rows; None if it has none. What is torn at its end is no line."""
-    return next(lines_at(path, position, most=1), None)
+def last_line_at(path: Path, position: int, *, is_only: bool = False) -> tuple[int, bytes | None]:
+    """Start and content of the last line of a position; None if it has none. What is torn at the end is no line.
+
+    is_only: that no position has several, so that the first one found is it.
+    """
+    lines = islice(lines_at(path, position), 1 if is_only else None)
+    return max(lines, default=(0, None))
 
 
-def lines_at(path: Path, position: int, most: int | None = None) -> Iterator[bytes]:
-    """The lines of a position, at most so many, from the likeliest place on."""
+def lines_at(path: Path, position: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of a position, each with the place where it starts, from the likeliest part of the file on."""
     if not path.exists():
-        return iter(())
-    return islice(_lines_at(path, position), most)
-
-
-def _lines_at(path: Path, position: int) -> Iterator[bytes]:
+        return
     pattern = re.compile(rb'"position": ?%d[,}]' % position)
     with open(path, "rb") as file:
         for start, end in _likeliest(file, position):
@@ -184,7 +196,7 @@ def _lines_at(path: Path, position: int) -> Iterator[bytes]:
             for match in pattern.finditer(block):
                 line = _line_around(block, match)
                 if _own_position(line) == position:
-                    yield line
+                    yield start + block.rfind(b"\n", 0, match.start()) + 1, line
 
 
 def _likeliest(file: BinaryIO, position: int) -> Iterator[tuple[int, int]]:

@@ -27,6 +27,10 @@ TRAINING_FILES = {
     for form in ("jsonl", "parquet")
 }
 DONE = "done"  # the state of a finished row; that of a dropped one is the reason
+GROWS = "grows"  # that of a finished row which is played again, since its run asks for more now
+FINISHED = (DONE, GROWS)
+REPEATS = "repeats"  # stands among the files, and says in place of a size:
+NOTHING, DROPS, ROWS = range(3)  # which inputs may have several lines: none, what was dropped, or rows, too
 # Version 0.1.0 wrote a state as a number: 1 for a finished row, 100 + the place here for a dropped one. Never changes.
 REASONS_OF_0_1_0: tuple[DropReason, ...] = (
     "bad_input", "invalid_vote", "order_flip", "low_confidence", "identical", "duplicate_prompt", "near_duplicate",
@@ -135,6 +139,18 @@ class Rows:
             file.truncate(end)
             self._remember(name, end)
 
+    @property
+    def repeats(self) -> int | None:
+        """What may have several lines in the files, of which the last counts: NOTHING, DROPS, ROWS; None: not known."""
+        with self._guard:
+            entry = self._db.execute("SELECT size FROM files WHERE name = ?", (REPEATS,)).fetchone()
+        return None if entry is None else int(entry[0])
+
+    def expect_repeats(self, what: int) -> None:
+        """Note that inputs which have a line get another one, or with NOTHING that each has a single line again."""
+        with self._guard:
+            self._remember(REPEATS, what)
+
     def is_unknown(self, name: str) -> bool:
         """Whether nothing in a file is known to be committed: it is new, was being replaced, or has lost lines."""
         with self._guard, open(self._folder / name, "ab") as file:
@@ -166,6 +182,11 @@ class Rows:
         """Close the files; what was appended and not written is lost."""
         for file in self._files.values():
             file.close()
+
+    def is_newer(self, name: str, start: int) -> bool:
+        """Whether a line that starts there is newer than the states of the inputs."""
+        with self._guard:
+            return start >= self._committed(name)
 
     def _committed(self, name: str) -> int:
         size: int
@@ -202,6 +223,11 @@ class Rows:
             for state, count in self._db.execute("SELECT state, COUNT(*) FROM inputs GROUP BY state"):
                 counts[state_of(state)] += count
         return counts
+
+    def is_growing(self) -> bool:
+        """Whether a finished row is still to be played again."""
+        with self._guard:
+            return self._db.execute("SELECT 1 FROM inputs WHERE state = ? LIMIT 1", (GROWS,)).fetchone() is not None
 
     def mark(self, position: int, digest: bytes, state: str) -> None:
         """State what became of the input at a position, of which a line is in a file."""
@@ -246,7 +272,8 @@ class Rows:
     def forget(self) -> None:
         """Forget all inputs, and which lines are committed."""
         with self._guard:
-            for table in ("inputs", "seen", "files"):
+            for table in ("inputs", "seen"):
                 self._db.execute(f"DELETE FROM {table}")
+            self._db.execute("DELETE FROM files WHERE name != ?", (REPEATS,))
             self._db.commit()
         self._states.clear()

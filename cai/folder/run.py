@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +28,10 @@ from cai.folder.files import (
 )
 from cai.folder.info import content_of
 from cai.folder.lines import DROPPED, PAIR_BITS, read_drops
-from cai.folder.recovery import forget_superseded, recover
-from cai.folder.rows import DONE, RETRIED, TRAINING_FILES, digest_of, kind_of, names_of
+from cai.folder.recovery import recover
+from cai.folder.rows import DONE, DROPS, GROWS, NOTHING, RETRIED, ROWS, TRAINING_FILES, digest_of, kind_of, names_of
 from cai.folder.store import Store
+from cai.folder.superseded import forget_superseded
 from cai.records import DROP_REASONS, BadPrompt, Drop, DropReason, Item, Playable, Prompt, Record, Values
 
 FORMAT = 1
@@ -44,17 +46,19 @@ class RunFolder:
     """An open run folder; holds its lock until `close`.
 
     identity: what decides which rows come out; its `command` is the kind of run. force: start anew if the folder holds
-    another run; its finished calls stay, so that no question is paid twice.
+    another run; its finished calls stay, so that no question is paid twice. retried: the reasons of the drops that are
+    tried again.
     Raises RunError if the folder is in use, holds another run, or cannot be written.
     """
 
-    def __init__(self, path: Path, identity: Values, *, force: bool = False) -> None:
+    def __init__(self, path: Path, identity: Values, *, force: bool = False, retried: Sequence[str] = RETRIED) -> None:
         self.path = path
         self.identity = identity
+        self.retried = retried
         self._kind = kind_of(identity["command"])
         self.rows_file = self._kind.rows_file
         self._renamed = False  # whether a row was named by its content, as its id was taken
-        self._retries = False  # whether a prompt that has a line in dropped.jsonl is played again
+        self._repeats = NOTHING  # what of it has a line in one of the files, and is played again
         self._made = missing_folders(path)
         check_files(path, (*OWN, self.rows_file, DROPPED))
         self._lock = lock_folder(path, lambda: self._start_is_anew(force))
@@ -67,6 +71,7 @@ class RunFolder:
                 self.store.rows.forget()
                 for name in (self.rows_file, DROPPED):
                     self.store.rows.rewrite(name, [])
+                self.store.rows.expect_repeats(NOTHING)
                 for name in (*TRAINING_FILES, "README.md", ".texts", "faults.sqlite"):  # cut from rows that are gone
                     (self.path / name).unlink(missing_ok=True)
                 self.info = Values()
@@ -132,9 +137,10 @@ class RunFolder:
         digest = digest_of(item.key, item.messages)
         state = self._state(position, digest, repr(item.id))
         if state is not None:
-            again = state in RETRIED
-            self._retries |= again
-            return again
+            if state not in (*self.retried, GROWS):
+                return False
+            self._expect_repeats(ROWS if state == GROWS else DROPS)
+            return True
         first = self.store.rows.first_position(names_of(digest, item.id)[0], position)
         if first == position:
             return True
@@ -142,10 +148,15 @@ class RunFolder:
         problem = f"has the {content} of {self.number(first)} of the input"
         return self.dropped(item, position, "source", "duplicate_prompt", problem)
 
+    def _expect_repeats(self, what: int) -> None:
+        if what > self._repeats:
+            self._repeats = what
+            self.store.rows.expect_repeats(what)
+
     def named(self, item: Playable, position: int) -> Playable:
         """The item as its row is named: by the hash of its content, if another has the id that the input gives it."""
         digest = digest_of(item.key, item.messages)
-        if item.id == digest.hex() and not self._retries:  # `pending` has looked
+        if item.id == digest.hex() and not self._repeats:  # `pending` has looked
             return item
         first = self.store.rows.first_position(names_of(digest, item.id)[-1], position)
         if first == position:
@@ -163,7 +174,7 @@ class RunFolder:
     def has_failed(self, position: int) -> bool:
         """Whether an earlier session dropped what is at a position for a reason that may have passed."""
         entry = self.store.rows.state(position)
-        return entry is not None and entry[1] in RETRIED
+        return entry is not None and entry[1] in self.retried
 
     def number(self, position: int) -> str:
         """A position for people: prompts count from 1, and the pairs of a prompt from 1."""
@@ -216,11 +227,11 @@ class RunFolder:
         return self.info
 
     def settle(self) -> None:
-        """Take the lines of drops that were tried again out of dropped.jsonl, before it is read or closed."""
-        if self._retries:
-            self._retries = False
+        """Leave one line of what was played again in the files, before they are read or closed."""
+        if self._repeats:
+            self._repeats = NOTHING
             self.store.flush()
-            forget_superseded(self.path, self.store)
+            forget_superseded(self.path, self.rows_file, self.store.rows)
 
     def close(self) -> None:
         """Commit, and let the folder go; safe to call twice."""

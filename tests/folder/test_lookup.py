@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stored_runs import IDENTITY, lost, revision
 
 from cai.folder import lookup as module
-from cai.folder.lookup import Lookup, line_at
+from cai.folder.lookup import Lookup, last_line_at
 from cai.folder.run import RunFolder
 from cai.records import Drop, Prompt, Revision
 from cai.sources.conversations import prompt_hash
@@ -96,8 +96,9 @@ def test_a_line_is_found_whatever_the_order_of_the_file_and_the_size_of_its_part
     path.write_text("".join(f"{line}\n" for line in lines.values()) + '{"id":"torn","position":40,')
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PART", block)
-        assert {at: (line_at(path, at) or b"").decode() for at in order} == lines
-        assert line_at(path, 40) is None
+        found = {at: last_line_at(path, at, is_only=at > 0)[1] or b"" for at in order}
+        assert {at: line.decode() for at, line in found.items()} == lines
+        assert last_line_at(path, 40)[1] is None
 
 
 @pytest.mark.parametrize("spaced", [True, False])
