@@ -17,6 +17,8 @@ from cai.calls.model import Model, spec_of
 from cai.calls.prices import Tally
 from cai.errors import CallRejected, RowDropped, UsageError
 from cai.folder.files import unwritable
+from cai.models import PROVIDERS
+from cai.models.specs import meaning_of
 from cai.records import Completion, Message, Request, Sampling
 from cai.sources.files import path_of
 
@@ -30,7 +32,9 @@ def find_spec(name: str) -> str:
     if name == "local" or (":" in name and not path.exists()):
         return name
     if not path.exists():
-        raise UsageError(f"no model {name}: give a folder, a .gguf file, or a spec such as local or openai:NAME")
+        meant = meaning_of(name, PROVIDERS)
+        advice = "give a folder, a .gguf file, or a spec such as local or openai:NAME"
+        raise UsageError(f"no model {name}: {advice}{f'; did you mean {meant}?' if meant else ''}")
     if path.suffix == ".gguf" or (path / "openvino_model.xml").exists():
         return f"local:{name}"
     return f"hf:{name}"

@@ -80,6 +80,15 @@ class Guards(Protocol):
 
 
 @runtime_checkable
+class Priced(Protocol):
+    """A model that tables of prices have under other names than its own."""
+
+    @property
+    def price_names(self) -> tuple[str | None, str]:
+        """What they call its provider and it; None: its provider is known by the endpoint."""
+
+
+@runtime_checkable
 class HidesSecrets(Protocol):
     """A model whose server may send secrets of its connection back; they are left out of what it returns."""
 
@@ -90,11 +99,15 @@ class HidesSecrets(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How to reach a hosted model; none of it enters a call's key or a file."""
+    """How to reach a hosted model; none of it enters a call's key or a file.
+
+    own_url: the address that the spec of one model has, whose key is that of its host alone.
+    """
 
     base_url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 600.0  # seconds for one call, connect to last byte
+    own_url: str | None = None
 
 
 def secrets_hidden(models: Iterable[Model]) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from cai.calls.model import Model
+from cai.calls.model import Model, Priced
 from cai.errors import BudgetReached, UsageError
 from cai.records import Completion, Usage
 
@@ -90,8 +90,14 @@ def known_price(model: Model) -> Price | None:
     """
     from genai_prices import Usage, calc_price
 
+    provider, name = model.price_names if isinstance(model, Priced) else (None, model.name)
+
     def rate(usage: Usage) -> float:
-        return float(calc_price(usage, model_ref=model.name, provider_api_url=model.endpoint).total_price) / 1000
+        if provider is None:
+            price = calc_price(usage, model_ref=name, provider_api_url=model.endpoint)
+        else:
+            price = calc_price(usage, model_ref=name, provider_id=provider)
+        return float(price.total_price) / 1000
 
     try:
         return Price(

@@ -30,13 +30,14 @@ from cai.judge.metrics import average, credit, share
 from cai.judge.people import TRUTHS
 from cai.judge.votes import votes_in
 from cai.models import open_models
+from cai.models.specs import parts_of, without_address
 from cai.records import BadPrompt, Contest, Label, Object, Place, Protocol, Reading, Vote
 from cai.runs.judging import VOTES, without_labels
 from cai.runs.label import LabelRun
 from cai.runs.pairs import read_pairs
 from cai.runs.play import in_thread
 from cai.runs.run import Run
-from cai.runs.settings import LabelSettings
+from cai.runs.settings import LabelSettings, without_addresses
 from cai.sources.files import Source
 from cai.sources.yamlfile import make_settings
 from cai.texts.wording import printable, settings_as_keywords, words_of
@@ -125,7 +126,7 @@ def _command(gold: Source, judges: Sequence[str], protocols: Sequence[str], sett
     """What makes this bench on the command line; None for pairs that are in memory."""
     if not isinstance(gold, str | Path):
         return None
-    choices = {"gold": gold, "judge": judges, "protocol": protocols}
+    choices = {"gold": gold, "judge": without_addresses(judges), "protocol": protocols}
     words = words_of(choices) + settings.words("judge", "protocol", "gold", "min_confidence")
     return printable(shlex.join(["cai", "judge", "bench", *words]))
 
@@ -175,7 +176,7 @@ def _labelled(gold: Source, people: People, limit: int | None) -> tuple[list[Pla
 
 def _slug(spec: str, protocol: Protocol, taken: set[str]) -> str:
     """The name of a run's folder: provider, the end of the model's name, and protocol."""
-    provider, _, name = spec.partition(":")
+    provider, name, _ = parts_of(spec)
     name = re.sub(r"[^\w.]+", "-", name.rstrip("/").rpartition("/")[2])
     slug = "-".join(filter(None, (provider, name, protocol)))
     return f"{slug}-{len(taken) + 1}" if slug in taken else slug
@@ -198,7 +199,7 @@ def _measured(bench: Bench, stopped: str | None) -> BenchResult:
         report = calibrate_judge(rows, gold=people, binding=Binding.model_validate(run.judging.binding))
     figures = None if run.protocol == "reward" else vote_figures(rows, weighted=run.judging.all)
     return BenchResult(
-        judge=run.settings.judge,
+        judge=without_address(run.settings.judge),
         model=spec_of(run.players["judge"]),
         protocol=run.protocol,
         folder=str(run.out),

@@ -38,8 +38,10 @@ from cai.evaluation.suites.refusals import Refusals
 from cai.folder.files import identity_hash, missing_folders, package_version, unmake, write_atomically
 from cai.folder.lines import DROPPED
 from cai.folder.run import find_info
+from cai.models.specs import without_address
 from cai.records import Prompt, Values
 from cai.runs.run import Run
+from cai.runs.settings import MODELS, without_addresses
 from cai.sources.files import Source, read_prompts
 from cai.sources.yamlfile import make_settings
 from cai.texts.wording import nearest, settings_as_keywords, source_name
@@ -79,7 +81,9 @@ class EvaluateRun:
         """Check everything that can be checked before the first call."""
         settings = self.settings
         self.arena = Arena(models, prompts, settings, self.out)
-        self.command_line = shlex.join(["cai", self.command, *models, *_words(prompts), *settings.words()])
+        self.command_line = shlex.join(
+            ["cai", self.command, *without_addresses(models), *_words(prompts), *settings.words()]
+        )
         self.skipped: dict[str, str] = {}
         self.suites: list[Suite] = []
         for name, kind in SUITES.items():
@@ -123,7 +127,7 @@ class EvaluateRun:
         constitution = f"{law.name} {law.version}"
         if binding["protocol"] == "reward":
             constitution = "none"
-        independent, why = independence(self.settings.judge, binding, self.arena.contestants)
+        independent, why = independence(without_address(self.settings.judge), binding, self.arena.contestants)
         return Evaluator(
             spec=binding["judge"],
             protocol=binding["protocol"],
@@ -308,6 +312,11 @@ def _words(prompts: Source | None) -> list[str]:
 def _default_folder(models: Sequence[str], prompts: Source | None, settings: EvaluateSettings) -> Path:
     """runs/evaluation-HASH, by who is compared on what, and how it is judged and sampled."""
     law = settings.constitution
-    identity: Values = {name: getattr(settings, name) for name in NAMING}
-    identity |= {"models": list(models), "prompts": source_name(prompts, None), "law": getattr(law, "name", str(law))}
+    named = {name: getattr(settings, name) for name in NAMING}
+    identity: Values = {name: without_addresses(value) if name in MODELS else value for name, value in named.items()}
+    identity |= {
+        "models": without_addresses(models),
+        "prompts": source_name(prompts, None),
+        "law": getattr(law, "name", str(law)),
+    }
     return Path("runs") / f"evaluation-{identity_hash(identity)}"

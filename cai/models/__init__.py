@@ -5,14 +5,17 @@ A backend is one file and one entry in PROVIDERS; its file is imported when a mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from cai.errors import UsageError
-from cai.texts.wording import nearest
+from cai.models.remote.presets import PRESETS, Preset
+from cai.models.specs import check_address, is_ollamas, not_a_spec, parts_of, without_address
 
 if TYPE_CHECKING:
     from cai.calls.model import Connection, Model
@@ -65,6 +68,12 @@ def _openai(name: str, connection: Connection) -> Model:
     return OpenAIModel(name, connection)
 
 
+def _preset(preset: Preset, name: str, connection: Connection) -> Model:
+    from cai.models.remote.openai import OpenAIModel
+
+    return OpenAIModel(name, connection, preset)
+
+
 def _anthropic(name: str, connection: Connection) -> Model:
     from cai.models.remote.anthropic import AnthropicModel
 
@@ -109,22 +118,54 @@ PROVIDERS: dict[str, Provider] = {
     "reward": Provider(_reward, "reward:NAME", free=True, writes=False),
     "guard": Provider(_guard, "guard:NAME", free=True, writes=False, judges=False),
 }
-SPECS = ", ".join(provider.spec for provider in PROVIDERS.values() if provider.writes)
-JUDGE_SPECS = ", ".join(provider.spec for provider in PROVIDERS.values() if provider.judges)
+PROVIDERS |= {
+    name: Provider(partial(_preset, preset), f"{name}:NAME", speed=HOSTED if preset.needs_key else None)
+    for name, preset in PRESETS.items()
+}
+
+
+def _specs(ability: str) -> str:
+    """How --help writes the models that have an ability, those of the presets in short."""
+    able = {name: provider.spec for name, provider in PROVIDERS.items() if getattr(provider, ability)}
+    own = [spec for name, spec in able.items() if name not in PRESETS]
+    *most, last = PRESETS
+    return f"{', '.join(own)}, or NAME behind {':, '.join(most)}: or {last}:; NAME@URL asks another server"
+
+
+SPECS = _specs("writes")
+JUDGE_SPECS = _specs("judges")
 
 
 def open_model(spec: str, connection: Connection | None = None) -> Model:
-    """The model that `spec` names: `local`, `local:NAME`, or another `PROVIDER:NAME`; loads and asks nothing yet."""
-    provider, _, name = spec.partition(":")
+    """The model that `spec` names: `local`, `local:NAME`, `PROVIDER:NAME` or `PROVIDER:NAME@URL`.
+
+    It loads and asks nothing yet.
+    """
+    provider, name, url = parts_of(spec)
     if provider not in PROVIDERS:
-        raise UsageError(f"unknown model provider {provider!r} in {spec!r}; {nearest(provider, PROVIDERS)}")
+        raise not_a_spec(spec, PROVIDERS)
     if not name and provider != "local":
-        raise UsageError(f"model {spec!r} names no model: write {provider}:NAME")
+        raise UsageError(f"model {without_address(spec)!r} names no model: write {provider}:NAME")
+    if provider in PRESETS and is_ollamas(provider, name):
+        raise UsageError(f"{spec} is a name of Ollama's: did you mean ollama:{spec}?")
     if connection is None:
         from cai.calls.model import Connection
 
         connection = Connection()
+    if not PROVIDERS[provider].free:
+        check_address(spec)
+    if url is not None:
+        connection = _at(url, provider, name, connection)
     return PROVIDERS[provider].open(name, connection)
+
+
+def _at(url: str, provider: str, name: str, connection: Connection) -> Connection:
+    """The connection to the address of a spec."""
+    if PROVIDERS[provider].free:
+        raise UsageError(f"{provider}:{name} is opened here: it takes no @URL")
+    if connection.base_url is not None:
+        raise UsageError(f"--base-url and the address in {provider}:{name}@… both say where it is asked: leave out one")
+    return replace(connection, own_url=url)
 
 
 def provider_of(model: Model) -> Provider:
@@ -135,13 +176,34 @@ def provider_of(model: Model) -> Provider:
 def open_models(specs: Mapping[str, str], connection: Connection) -> dict[str, Model]:
     """The model of every player by its spec, each opened once; raises UsageError if a key could go astray."""
     opened = {spec: open_model(spec, connection) for spec in dict.fromkeys(specs.values())}
-    hosted = {model.provider for model in opened.values() if not provider_of(model).free}
-    if len(hosted) > 1 and (connection.base_url is not None or connection.headers):
-        raise UsageError(
-            f"--base-url and --header would go to {' and '.join(sorted(hosted))} alike, keys included: set "
-            "OPENAI_BASE_URL or ANTHROPIC_BASE_URL instead, or use one provider"
-        )
+    _check_hosts(opened.values(), connection)
     return {player: opened[spec] for player, spec in specs.items()}
+
+
+def check_hosts(specs: Iterable[str], connection: Connection) -> None:
+    """Raise UsageError if a key could go astray among the models of specs, which are opened at different times."""
+    hosted = [spec for spec in specs if not PROVIDERS.get(parts_of(spec)[0], PROVIDERS["local"]).free]
+    _check_hosts([open_model(spec, connection) for spec in hosted], connection)
+
+
+def _check_hosts(models: Iterable[Model], connection: Connection) -> None:
+    hosted = [model for model in models if not provider_of(model).free]
+    readers: dict[str, str] = {}  # of keys: the host that each is sent to
+    for model in hosted:
+        host = urlsplit(model.endpoint).netloc
+        for variable in getattr(model, "key_variables", ()):
+            if readers.setdefault(variable, host) != host:
+                raise UsageError(f"the key in {variable} would go to {readers[variable]} and {host} alike")
+    providers = sorted({model.provider for model in hosted})
+    places = providers
+    if len(providers) == 1 and connection.headers:
+        places = sorted({urlsplit(model.endpoint).netloc for model in hosted})
+    if len(places) > 1 and (connection.base_url is not None or connection.headers):
+        variables = " or ".join(f"{provider.upper()}_BASE_URL" for provider in providers)
+        raise UsageError(
+            f"--base-url and --header would go to {' and '.join(places)} alike, keys included: set {variables} "
+            "instead, write PROVIDER:NAME@URL, or use one provider"
+        )
 
 
 def prices_of(models: Mapping[str, Model], stated: str | None, max_cost: float | None) -> dict[str, Price | None]:

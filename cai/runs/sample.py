@@ -17,12 +17,13 @@ from cai.export.export import export_run, last_options
 from cai.folder.files import identity_hash
 from cai.folder.run import ANEW, RunFolder, find_info
 from cai.models import open_models
+from cai.models.specs import has_address
 from cai.records import Candidates, Place, Prompt, Values
 from cai.runs.label import LabelRun
 from cai.runs.pairs import MOST_REPLIES, read_pairs
 from cai.runs.prompt_run import PromptRun
 from cai.runs.run import Run, Seats
-from cai.runs.settings import VERDICT, LabelSettings, SampleSettings
+from cai.runs.settings import VERDICT, LabelSettings, SampleSettings, without_addresses
 from cai.sources.files import Source
 from cai.texts.wording import counted, source_name
 
@@ -56,8 +57,11 @@ class SampleRun(PromptRun[Candidates]):
         judge = players.pop("judge", None)  # it is asked by the run of labels
         models = [spec_of(model) for model in players.values()]
         if len(set(models)) < len(models):
-            twice = " and --model ".join(settings.specs)
-            raise UsageError(f"--model {twice} name one model: raise -n for more replies of it")
+            twice = " and --model ".join(without_addresses(settings.specs))
+            advice = "raise -n for more replies of it"
+            if any(map(has_address, settings.specs)):
+                advice += ", or have the servers call two models by two names"
+            raise UsageError(f"--model {twice} name one model: {advice}")
         identity: Values = {"templates": None, "models": models, "n": settings.each}
         if templates.completes:  # chat turns are asked as they are
             identity["templates"] = templates.hash
@@ -86,7 +90,7 @@ class SampleRun(PromptRun[Candidates]):
             most = MOST_REPLIES
             for name in values.keys() & {"constitution", "principles"}:
                 reads = "is a reward model, which reads no principles: leave it out"
-                raise UsageError(f"--{name}: {settings.judge} {reads}")
+                raise UsageError(f"--{name}: {without_addresses(settings.judge)} {reads}")
         if self.replies > most:
             raise UsageError(
                 f"--best-of: every two of {self.replies} replies are {math.comb(self.replies, 2):,} pairs a prompt; "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,6 +21,7 @@ from cai.export.options import MIN_CONFIDENCE, Pairing
 from cai.export.sft import SFT_FORMAT, SftFormat
 from cai.judge.accept import ACCEPT
 from cai.models import JUDGE_SPECS, SPECS
+from cai.models.specs import without_address
 from cai.records import Object, Protocol, Sampling, Values
 from cai.texts.wording import option, words_of
 
@@ -38,6 +39,7 @@ FIXED = {  # keys of a request that the method, the reader of the answers, or th
 }
 # Decide no row, or may hold keys.
 UNWRITTEN = ("headers", "extra_body", "base_url", "out", "force", "concurrency", "rpm", "tpm", "timeout")
+MODELS = ("model", "critic", "reviser", "judge", "accept", "against", "harm")  # fields that hold model specs
 CHANGEABLE = (
     "limit", "concurrency", "max_cost", "rpm", "tpm", "min_confidence", "agreement", "target", "max_candidates",
 )  # fmt: skip
@@ -111,6 +113,8 @@ class RunSettings(BaseModel):
             value = getattr(self, name)
             if isinstance(value, Constitution):
                 value = value.source.removeprefix("built-in ") or value.name
+            if name in MODELS:
+                value = without_addresses(value)
             if value != field.default and name not in (*UNWRITTEN, *left_out):
                 values[name] = value
         if self.base_url is not None:
@@ -120,6 +124,13 @@ class RunSettings(BaseModel):
     def changeable(self) -> Values:
         """What may change when a run is resumed; headers can hold keys and are left out."""
         return {name: getattr(self, name) for name in CHANGEABLE if hasattr(self, name)}
+
+
+def without_addresses(specs: Any) -> Any:
+    """A spec, several of them, or None, as files keep them."""
+    if specs is None or isinstance(specs, str):
+        return specs and without_address(specs)
+    return list(map(without_address, specs))
 
 
 class PromptSettings(RunSettings):
@@ -216,7 +227,9 @@ class SampleSettings(PromptSettings):
             raise UsageError("--model must be a model spec, or a list of them")
         for spec in self.specs:
             if self.specs.count(spec) > 1:
-                raise UsageError(f"--model {spec} is named twice: raise -n for more replies of one model")
+                raise UsageError(
+                    f"--model {without_address(spec)} is named twice: raise -n for more replies of one model"
+                )
         if self.each > 1 and self.temperature == 0:
             name, advice = ("-n", "raise it, or -n 1") if self.best_of is None else ("--best-of", "raise it")
             raise UsageError(f"{name} {self.each} at --temperature 0 gives the same reply {self.each} times: {advice}")
@@ -238,7 +251,7 @@ class SampleSettings(PromptSettings):
 
     def changeable(self) -> Values:
         """What may change when a run is resumed, and the specs, from which further replies can be drawn."""
-        return super().changeable() | {"model": list(self.specs)}
+        return super().changeable() | {"model": without_addresses(self.specs)}
 
 
 class LabelSettings(RunSettings):

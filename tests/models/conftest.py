@@ -6,9 +6,13 @@ import os
 
 import pytest
 
+from cai.models.remote.presets import NATIVE, PRESETS
+
 
 @pytest.fixture(autouse=True)
 def _no_keys_or_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    presets = {**NATIVE, **PRESETS}.values()
+    variables = {name for preset in presets for name in (*preset.key_variables, *preset.url_variables)}
     for name in list(os.environ):
-        if name.startswith(("OPENAI_", "ANTHROPIC_")) or name.lower().endswith("_proxy"):
+        if name in variables or name.startswith("CAI_KEY_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

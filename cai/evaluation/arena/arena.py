@@ -19,6 +19,8 @@ from cai.evaluation.arena.settings import EvaluateSettings
 from cai.folder.files import exists, read_if_there, write_atomically
 from cai.folder.lines import DROPPED, read_rows
 from cai.folder.run import find_info
+from cai.models import check_hosts
+from cai.models.specs import HIDDEN, without_address
 from cai.records import BadPrompt, Candidate, Candidates, Drop, Place, Prompt, Values
 from cai.runs.sample import SampleRun
 from cai.runs.settings import RunSettings, SampleSettings
@@ -67,22 +69,21 @@ class Arena:
         specs = [find_spec(name) for name in (settings.against, *models)]
         for name, spec in zip(models, specs[1:], strict=True):
             if specs.count(spec) > 1:
-                raise UsageError(f"{name} is named twice: a model is compared with others, and with --against BASE")
+                raise UsageError(
+                    f"{without_address(name)} is named twice: a model is compared with others, and with --against BASE"
+                )
         if len(specs) < 2:
             raise UsageError("no model to evaluate: name one or more, such as models/dpo")
         contestants = tuple(
-            Contestant(name=name, spec=spec, base=place == 0)
+            Contestant(name=name, spec=without_address(spec), base=place == 0)
             for place, (name, spec) in enumerate(zip(_names(specs), specs, strict=True))
         )
         self.contestants = with_training(contestants)
+        self.specs = specs  # of the models, BASE first
+        check_hosts([*specs, settings.judge, settings.harm or settings.judge], settings.connection)
         self.source = prompts
         if settings.stop_when_decided or not isinstance(prompts, str | Path | None) or prompts == "-":
             self.source = self._stored()
-
-    @property
-    def specs(self) -> list[str]:
-        """The model specs, BASE first."""
-        return [contestant.spec for contestant in self.contestants]
 
     def _stored(self) -> Path:
         """A file of the prompts, which several runs read; to stop early, in an order that is drawn from the seed.
@@ -195,6 +196,10 @@ def sampling_warnings(specs: Sequence[str], settings: EvaluateSettings) -> Itera
 
 def _names(specs: Sequence[str]) -> list[str]:
     """A short name for each spec: the end of its path, or all of it if two would be alike."""
-    ends = [without_path(spec).rpartition(":")[2].rstrip("/").rpartition("/")[2] or spec for spec in specs]
+    specs = list(map(without_address, specs))
+    ends = [
+        without_path(spec.removesuffix(f"@{HIDDEN}")).rpartition(":")[2].rstrip("/").rpartition("/")[2] or spec
+        for spec in specs
+    ]
     short = [shortened(end, LONGEST_NAME) for end in ends]
     return [name if short.count(name) == 1 else spec for name, spec in zip(short, specs, strict=True)]

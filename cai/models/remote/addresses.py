@@ -1,14 +1,75 @@
-"""Addresses: a base URL that can be used, the proxy on the way to it, and where a redirect leads."""
+"""Addresses: where a model is asked and whose key goes there, the proxy on the way, and where a redirect leads."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from urllib.request import getproxies, proxy_bypass
 
 from yarl import URL
 
+from cai.calls.model import Connection
 from cai.errors import UsageError
 from cai.models.remote.failures import shown
+from cai.models.remote.presets import Preset
+
+OWN = "the address after @"
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # where a server listens, and how it is reached
+
+
+def base_of(preset: Preset, connection: Connection, version: str) -> URL:
+    """The base URL of a model: that of its spec, of the connection, of the environment, or the preset's own.
+
+    version: what the posts' own paths begin with, which a base URL need not have.
+    """
+    for text, source in _stated(preset, connection):
+        place, mark, query = text.strip().partition("?")
+        if preset.tail:
+            place = _completed(place, preset)
+        return parse_base_url(place.removesuffix("/").removesuffix(version) + mark + query, source)
+    raise UsageError(
+        f"{preset.name}: has no address of its own: set {preset.url_variables[-1]}, such as "
+        f"https://NAME{preset.hosts[0]}, or write {preset.name}:NAME@URL"
+    )
+
+
+def _stated(preset: Preset, connection: Connection) -> list[tuple[str, str]]:
+    """The addresses that a model could have, with where each is said; the first counts."""
+    variables = [(os.environ.get(name, ""), name) for name in preset.url_variables]
+    said = [(connection.own_url or "", OWN), (connection.base_url or "", "--base-url"), *variables]
+    return [(text, source) for text, source in (*said, (preset.url, preset.name)) if text]
+
+
+def _completed(place: str, preset: Preset) -> str:
+    """An address with the scheme, the port and the path that people leave out, as OLLAMA_HOST and Azure's pages do."""
+    if "://" not in place:
+        place = _with_scheme(place, URL(preset.url or "https://NAME"))
+    place = place.rstrip("/")
+    if re.search(r"/v\d\w*$", place):
+        return place
+    return place + preset.tail
+
+
+def _with_scheme(place: str, usual: URL) -> str:
+    """A host, or a port alone, as a URL; what it lacks is that of the usual one."""
+    host, slash, path = place.partition("/")
+    if not host or host.startswith(":"):
+        host = f"{usual.host}{host}"
+    if not re.search(r":\d+$", host) and usual.explicit_port is not None:
+        host += f":{usual.port}"
+    name, colon, port = host.rpartition(":")
+    if colon:
+        host = f"{EVERYWHERE.get(name, name)}:{port}"
+    return f"{usual.scheme}://{host}{slash}{path}"
+
+
+def key_variables(preset: Preset, connection: Connection, base: URL) -> Sequence[str]:
+    """The variables that may hold the key of a model: its preset's, or that of its host if its spec has an address."""
+    if connection.own_url is None:
+        return preset.key_variables
+    host = f"{(base.raw_host or '').rstrip('.')}_{base.port}"
+    return (f"CAI_KEY_{re.sub('[^A-Z0-9]', '_', host.upper())}",)
 
 
 def redirect_target(base: URL, location: str) -> str:
@@ -28,7 +89,7 @@ def parse_base_url(base_url: str, source: str) -> URL:
         raise UsageError(f"the base URL in {source} cannot be read; write one like http://localhost:8000/v1") from None
     if url.user or url.password:
         raise UsageError(f"the base URL in {source} holds a user name or password: send it as a header instead")
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or re.search(r"\s", url.host):
         raise UsageError(
             f"the base URL in {source} needs http:// or https:// and a host, like http://localhost:8000/v1"
         )

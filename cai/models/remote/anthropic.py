@@ -12,29 +12,25 @@ from cai.calls.model import Call, Connection, check_temperature
 from cai.errors import UsageError
 from cai.models.remote.envelope import read_message
 from cai.models.remote.http import HostedModel
+from cai.models.remote.presets import NATIVE, Preset
 from cai.records import Abilities, Completion, Turns, Values
 
 
 class AnthropicModel(HostedModel):
     """A Claude model behind Anthropic's protocol.
 
-    The base URL is the connection's, else ANTHROPIC_BASE_URL, else Anthropic's own; the key is ANTHROPIC_API_KEY, which
-    only Anthropic's own server requires. From Claude 4.6 on a started assistant turn is refused, from 4.7 on any
+    From Claude 4.6 on a started assistant turn is refused, from 4.7 on any
     temperature: then `can.prefill` is false, `can.temperature` None, and the payload has no temperature. A name that
     does not say its version is sent the temperature, and no started turn. `extra_body` is merged last; a null in it
     takes the key out of the payload.
     """
 
-    provider = "anthropic"
     replies = "content"
-    official = "https://api.anthropic.com"
     version = "/v1"
-    key_header = "x-api-key"
-    key_scheme = ""
     headers: ClassVar = {"anthropic-version": "2023-06-01"}
 
-    def __init__(self, name: str, connection: Connection) -> None:
-        super().__init__(name, connection)
+    def __init__(self, name: str, connection: Connection, preset: Preset = NATIVE["anthropic"]) -> None:
+        super().__init__(name, connection, preset)
         version = generation(name)
         temperature = None if version is not None and version >= (4, 7) else 1.0
         prefill = version is not None and version < (4, 6)

@@ -29,12 +29,13 @@ from cai.errors import (
     UnknownModel,
     UsageError,
 )
-from cai.models.remote.addresses import parse_base_url, path_advice, proxy_for, redirect_target
+from cai.models.remote.addresses import base_of, key_variables, path_advice, proxy_for, redirect_target
 from cai.models.remote.bodies import form_of, read_body, too_large
 from cai.models.remote.envelope import error_instead, is_answer, known
 from cai.models.remote.failures import Failure, error_inside, loads, read_error, shown
 from cai.models.remote.fields import way_out
 from cai.models.remote.meanings import meaning_of
+from cai.models.remote.presets import Preset
 from cai.models.remote.secrets import Secrets, secrets_of
 from cai.records import Completion, Values
 
@@ -65,52 +66,59 @@ UNREACHED = (
 
 
 class HostedModel:
-    """A model behind one base URL: that of the connection, of the variable PROVIDER_BASE_URL, or `official`.
+    """A model behind one base URL, which its preset, the connection or the environment says.
 
-    The URL has its path (".../v1") and, if a gateway wants one, its query, which is sent and never shown. The key is
-    PROVIDER_API_KEY, which only the official server requires. A backend adds its `payload` and `send`.
+    The URL has its path (".../v1") and, if a gateway wants one, its query, which is sent and never shown. A backend
+    adds its `payload` and `send`.
     """
 
-    provider: str
-    official: str  # the base URL of the vendor's own server
-    hosts: ClassVar[tuple[str, ...]] = ()  # ends of the names of the vendor's further hosts
     version = ""  # the end of a base URL's path with which the posts' own paths begin
-    key_header = "Authorization"
-    key_scheme = "Bearer "
     replies: str  # the key of an answer that holds them
     headers: ClassVar[Mapping[str, str]] = {}  # beside the key's
-    concurrency = 64
     context: int | None = None
 
-    def __init__(self, name: str, connection: Connection) -> None:
-        self.name = name
-        variable = f"{self.provider.upper()}_BASE_URL"
-        base_url = connection.base_url or os.environ.get(variable) or self.official
-        place, mark, query = base_url.strip().partition("?")
-        base_url = place.removesuffix("/").removesuffix(self.version) + mark + query
-        self._base = parse_base_url(base_url, "--base-url" if connection.base_url else variable)
+    def __init__(self, name: str, connection: Connection, preset: Preset) -> None:
+        self.name, self.preset, self.provider = name, preset, preset.name
+        self.concurrency = preset.concurrency
+        self._base = base_of(preset, connection, self.version)
         self.endpoint = str(self._base.with_query(None)).rstrip("/")
         host = (self._base.host or "").rstrip(".")
-        self.is_official = host == URL(self.official).host or host.endswith(self.hosts)
+        self.is_official = host == URL(preset.url).host or host.endswith(preset.hosts)
         for header, value in connection.headers.items():
             if not (header + value).isprintable():
                 raise UsageError(f"the header {shown(header)!r} holds a line break or a control character")
         self._connection = connection
-        self._key_variable = f"{self.provider.upper()}_API_KEY"
+        self.key_variables = key_variables(preset, connection, self._base)
+        self._key_advice = f"check {self.key_variables[0]}"  # once a key is known, that variable
         self._secrets = Secrets()
         self._session: aiohttp.ClientSession | None = None
 
+    @property
+    def price_names(self) -> tuple[str | None, str]:
+        """What tables of prices call the provider and the model; Hugging Face's router names another's at the end."""
+        name = self.name.removeprefix("models/")
+        if not (self.preset.prices and self.is_official):
+            return None, self.name
+        model, colon, behind = name.rpartition(":")
+        if self.preset.name == "huggingface" and colon:
+            return f"huggingface_{behind}", model
+        return self.preset.prices, name
+
     def _key(self) -> str:
         """The key from the environment, "" if there is none and none is required."""
-        key = os.environ.get(self._key_variable, "").strip()
+        keys = ((name, os.environ.get(name, "").strip()) for name in self.key_variables)
+        variable, key = next(filter(lambda each: each[1], keys), ("", ""))
         sent = {header.lower() for header in self._connection.headers}
-        if not key and self.is_official and not sent & {"authorization", "api-key", self.key_header.lower()}:
+        needs = self.preset.needs_key and self.is_official
+        if not key and needs and not sent & {"authorization", "api-key", self.preset.key_header.lower()}:
             hint = " (.env is not read: set -a; . ./.env; set +a)" if os.path.exists(".env") else ""
             raise AuthenticationFailed(
-                f"{self.endpoint} needs a key: set the environment variable {self._key_variable}{hint}"
+                f"{self.spec}: {self.endpoint} needs a key: set the environment variable "
+                f"{' or '.join(self.key_variables)}{hint}"
             )
         if not (key.isascii() and key.isprintable()) or " " in key:
-            raise AuthenticationFailed(f"{self._key_variable} holds characters that no key has; copy the key again")
+            raise AuthenticationFailed(f"{variable} holds characters that no key has; copy the key again")
+        self._key_advice = f"check {variable}" if key else f"set {' or '.join(self.key_variables)}"
         return key
 
     async def start(self) -> None:
@@ -118,7 +126,7 @@ class HostedModel:
         key = self._key()
         headers = CIMultiDict({"Content-Type": "application/json", "User-Agent": "cai-toolkit", **self.headers})
         if key:
-            headers[self.key_header] = self.key_scheme + key
+            headers[self.preset.key_header] = self.preset.key_scheme + key
         headers.update(self._connection.headers)
         proxy = proxy_for(self._base)
         self._secrets = secrets_of(key, self._connection.headers, self._base, proxy)
@@ -234,7 +242,6 @@ class HostedModel:
         if answer.message:
             answered += f": {answer.message[:300]}"
         there, row = f"{self.endpoint} {answered}", f"the server {answered}"
-        model = f"{self.provider}:{self.name}"
         match meaning_of(answer, payload):
             case "filtered":
                 return CallRejected("content_filter", row)
@@ -249,19 +256,24 @@ class HostedModel:
             case "fault":
                 return ModelFault(there, answer.retry_after, reached=True)
             case "key":
-                return AuthenticationFailed(f"{there}; check {self._key_variable}")
+                return AuthenticationFailed(f"{self.spec}: {there}; {self._key_advice}")
             case "model":
-                problem = f"no model {self.name!r}: {there}; check the model's name"
+                problem = f"{self.spec}: no model {self.name!r}: {there}; check the model's name"
                 return UnknownModel(f"{problem}, or {path_advice(self._base, self.version)}")
             case "path":
-                return UnknownModel(f"{model}: {there}; {path_advice(self._base, self.version)}")
+                return UnknownModel(f"{self.spec}: {there}; {path_advice(self._base, self.version)}")
             case "credit":
-                problem = f"{model}: out of credit: {there}"
+                problem = f"{self.spec}: out of credit: {there}"
                 return ModelStopped(f"{problem}; top up the account and run the same command again")
             case "proxy":
                 return ModelStopped(f"{there}; the proxy wants a name and a password in HTTP_PROXY or HTTPS_PROXY")
             case "setting":
-                return FieldRefused(f"{model}: {there}; {way_out(answer, payload)}")
+                return FieldRefused(f"{self.spec}: {there}; {way_out(answer, payload)}")
+
+    @property
+    def spec(self) -> str:
+        """As people name it."""
+        return f"{self.provider}:{self.name}"
 
     @property
     def hidden(self) -> int:

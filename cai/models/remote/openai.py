@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 from cai.calls.model import Call, Connection, check_temperature
 from cai.errors import UsageError
 from cai.models.remote.envelope import known, read_choice
 from cai.models.remote.http import HostedModel
+from cai.models.remote.presets import NATIVE, TOP, Preset
 from cai.records import Abilities, Completion, Values
 
-OFFICIAL = "api.openai.com"
 # OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.
 REASONING = re.compile(r"(o\d+|gpt-([5-9]|\d\d)(?!\S*chat))(?![a-z])", re.IGNORECASE)
 ROUTED = re.compile(r"(openai|azure)/", re.IGNORECASE)  # as routers begin the names of OpenAI's models
@@ -32,77 +31,88 @@ def reasons(name: str, *, at_openai: bool) -> bool:
 
 
 class OpenAIModel(HostedModel):
-    """A model behind OpenAI's protocol.
+    """A model behind OpenAI's protocol, at OpenAI, at a server that a preset names, or at any other.
 
-    The base URL is the connection's, else OPENAI_BASE_URL, else OpenAI's own; the key is OPENAI_API_KEY, which only
-    OpenAI's own servers require. At these, Azure's among them, the payload has `max_completion_tokens` (its reasoning
-    models refuse `max_tokens`, which every imitator knows). For reasoning models it has neither temperature nor stop
-    strings, at routers too. `extra_body` is merged last; a null in it takes the key out of the payload.
+    At OpenAI's own servers, Azure's among them, the payload has `max_completion_tokens` (its reasoning models refuse
+    `max_tokens`, which every imitator knows). For reasoning models it has neither temperature nor stop strings, at
+    routers too. `extra_body` is merged last; a null in it takes the key out of the payload.
     """
 
-    provider = "openai"
     replies = "choices"
-    official = f"https://{OFFICIAL}/v1"
-    hosts = (
-        f".{OFFICIAL}", ".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com",
-        ".openai.azure.us", ".openai.azure.cn",
-    )  # fmt: skip
 
-    def __init__(self, name: str, connection: Connection) -> None:
-        super().__init__(name, connection)
-        self._reasoning = reasons(name, at_openai=self.is_official)
-        self._max_tokens = "max_completion_tokens" if self.is_official else "max_tokens"
-        self.can = Abilities(chat=True, completion=True, logprobs=20, prefill=not self.is_official)
+    def __init__(self, name: str, connection: Connection, preset: Preset = NATIVE["openai"]) -> None:
+        super().__init__(name, connection, preset)
+        habits = preset.habits
+        if preset.elsewhere is not None and not self.is_official:
+            habits = preset.elsewhere
+        self.habits = habits
+        is_openais = reasons(name, at_openai=habits.openai)
+        thinks = is_openais or (habits.thinks != "" and re.match(habits.thinks, name) is not None)
+        self._refuses = frozenset[str]()
+        if thinks:
+            self._refuses = frozenset(("temperature", "stop") if is_openais else habits.refuses)
+        self.can = Abilities(
+            completion=habits.completion,
+            logprobs=0 if thinks else habits.logprobs,
+            prefill=habits.prefill and not thinks,
+            temperature=None if "temperature" in self._refuses else 2.0,
+            seed=bool(habits.seed),
+        )
         self._listed: list[int] = []  # ids of tokens that the server lists by name
-        if self._reasoning:
-            self.can = replace(self.can, logprobs=0, prefill=False, temperature=None)
 
     def payload(self, call: Call) -> Values:
         """The body to post: a chat, or raw text if the request has `text`."""
         request = call.request
         self._check(call)
         body: Values = {"model": self.name}
+        count = min(request.top_logprobs, self.can.logprobs)
         if request.text is None:
             messages = list(request.messages)
-            body |= {"messages": messages, self._max_tokens: call.max_tokens}
+            body |= {"messages": messages, self.habits.max_tokens: call.max_tokens}
             if request.prefill:
                 messages.append({"role": "assistant", "content": request.prefill})
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
-            if request.top_logprobs:
-                body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+            if count:
+                body |= self.habits.listing(count)
         else:
             body |= {"prompt": f"{request.text}{request.prefill}", "max_tokens": call.max_tokens}
-            if request.top_logprobs:
-                body["logprobs"] = request.top_logprobs
-        if request.top_logprobs and request.max_tokens == 1 and self._listed:
+            if count:
+                body["logprobs"] = count
+        if count and request.max_tokens == 1 and self._listed:
             body["logprob_token_ids"] = self._listed
-        if not self._reasoning:
+        if self.can.temperature is not None:
             body["temperature"] = call.temperature
-            if request.stop:
-                body["stop"] = list(request.stop)
-        body["seed"] = call.seed
-        body |= call.sampling.extra_body
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if self.habits.seed:
+            body[self.habits.seed] = call.seed
+        extra = dict(call.sampling.extra_body)
+        if self.habits.seed and "seed" in extra:
+            extra[self.habits.seed] = extra.pop("seed")
+        body |= extra
         return {key: value for key, value in body.items() if value is not None}
 
     def _check(self, call: Call) -> None:
         request = call.request
         if request.score:
-            raise UsageError(f"openai:{self.name} cannot score given text: the protocol has no call for it")
+            raise UsageError(f"{self.spec} cannot score given text: the protocol has no call for it")
         if request.temperature is None:
             check_temperature(self, call.sampling)
-        if request.stop and self._reasoning:
-            raise UsageError(f"openai:{self.name} takes no stop strings, which the templates set: name others")
-        if request.top_logprobs > self.can.logprobs:
-            raise UsageError(f"openai:{self.name} lists {self.can.logprobs} logprobs, not {request.top_logprobs}")
+        if request.stop and "stop" in self._refuses:
+            raise UsageError(f"{self.spec} takes no stop strings, which the templates set: name others")
+        if request.top_logprobs > (TOP if self.can.logprobs else 0):  # of fewer than TOP it lists what it can
+            raise UsageError(f"{self.spec} lists {self.can.logprobs} logprobs, not {request.top_logprobs}")
+        if request.text is not None and not self.can.completion:
+            raise UsageError(f"{self.spec} only chats: {self._base.host} continues no raw text")
         if request.prefill and request.text is None and not self.can.prefill:
-            raise UsageError(f"openai:{self.name} does not continue a started reply: {OFFICIAL} has no call for it")
+            raise UsageError(f"{self.spec} does not continue a started reply: {self._base.host} has no call for it")
 
     async def list_tokens(self, letters: Sequence[str]) -> None:
         """Find the tokens of these letters, if the server is a vLLM that lists named ones (`logprob_token_ids`).
 
         Its `/openapi.json` says so, so that no other server is sent a field that it may refuse.
         """
-        if self.is_official:
+        if not self.habits.prefill:  # whoever lists tokens by name continues replies, too
             return
         schemas = known(known(await self.look("GET", "/openapi.json")).get("components")).get("schemas")
         fields = known(known(schemas).get("ChatCompletionRequest")).get("properties")
@@ -128,5 +138,5 @@ class OpenAIModel(HostedModel):
         """Ask once."""
         chat = "messages" in payload
         path = "/chat/completions" if chat else "/completions"
-        most = payload.get(self._max_tokens, payload.get("max_tokens"))
+        most = payload.get(self.habits.max_tokens, payload.get("max_tokens"))
         return await self.answer(path, payload, partial(read_choice, name=self.name, most=most))

@@ -32,7 +32,7 @@ ALONE = re.compile(
 KEYLIKE = 12  # a key of small letters and hyphens that is shorter may be a word
 WORDLIKE = 20  # the same of other values: "X-Team: infrastructure"
 PREFIX = 8  # characters of a key that are enough to leave the rest of the word out of messages
-KEY_HEADERS = ("Authorization", "x-api-key", "Bearer ")
+KEY_HEADERS = ("Authorization", "x-api-key", "api-key", "Bearer ")
 # Where a value stands alone: not between letters or digits, of which those of an escape do not count.
 BEFORE = r"(?:(?<![^\W_])|(?<=%[0-9a-f]{2})|(?<=\\[nrt])|(?<=\\u[0-9a-f]{4}))"
 AFTER = r"(?![^\W_])"

@@ -26,17 +26,17 @@ from cai.errors import (
 )
 from cai.models.remote.failures import read_error, retry_after
 from cai.models.remote.http import HostedModel
+from cai.models.remote.presets import Preset
 
 KEY = "sk-proj-Zq8vW2mT4xR7"
 OK = http(200, {"fine": True})
+SOME = Preset("some", "https://some.invalid/v1", "https://some.invalid/docs", "some-model")
 
 
 class Some(HostedModel):
-    """A backend of a vendor whose official server is `official`."""
+    """A backend of a vendor."""
 
-    provider = "some"
     replies = "choices"
-    official = "https://some.invalid/v1"
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def client(url: str, **connection: Any) -> Some:
     """A model at `url`, as if SOME_BASE_URL held it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOME_BASE_URL", url)
-        return Some("some-model", Connection(**connection))
+        return Some("some-model", Connection(**connection), SOME)
 
 
 async def ask(url: str, payload: dict[str, Any] | None = None, **connection: Any) -> dict[str, Any]:
@@ -515,7 +515,7 @@ def test_a_key_is_read_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> Non
         return key
 
     monkeypatch.delenv("SOME_API_KEY")
-    asked = client(Some.official)
+    asked = client(SOME.url)
     assert asyncio.run(start(client("http://host/v1"))) is None
     with pytest.raises(AuthenticationFailed, match="set the environment variable SOME_API_KEY"):
         asyncio.run(asked.start())

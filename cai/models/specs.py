@@ -1,0 +1,181 @@
+"""Model specs as people type them: their parts, and what was probably meant by one that names no provider."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from cai.errors import UsageError
+from cai.texts.wording import close_to, printable
+
+ADDRESS = re.compile(r"@(?=[a-z][a-z0-9+.-]*://)", re.IGNORECASE)  # before the address in NAME@http://host/v1
+# An address without its http://: a port or an API's version is behind the host, as not behind a revision or a date.
+BARE = re.compile(
+    r"@(?:URL|localhost|\[[\da-f:.]+\]|[\w-]+(?:\.[\w-]+)*(?=:\d+(?:/|$)|/v\d))(?::\d+)?(?:/\S*)?$", re.IGNORECASE
+)
+HIDDEN = "URL"  # stands for an address, which may hold a key, wherever a spec is written down
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# Other names of providers, in small letters without signs.
+OTHER_NAMES = {
+    "azureai": "azure", "azureopenai": "azure", "claude": "anthropic", "fireworksai": "fireworks", "google": "gemini",
+    "googleai": "gemini", "googleaistudio": "gemini", "googlegenai": "gemini", "googlegla": "gemini", "gpt": "openai",
+    "chatgpt": "openai", "grok": "xai", "huggingfacehub": "hf", "hostedvllm": "vllm", "lms": "lmstudio",
+    "mistralai": "mistral", "oai": "openai", "ollamachat": "ollama", "openaichat": "openai", "gguf": "local",
+    "openailike": "openai", "openaicompatible": "openai", "togetherai": "together", "transformers": "hf",
+    "llamacpp": "local",
+}  # fmt: skip
+# How the names of models begin, and who serves models of that name.
+MAKERS = {
+    "groq": r"[\w.-]+-(versatile|instant)$",
+    "openai": r"(ft:)?(gpt-?\d|o\d+(-|$)|chatgpt|davinci|babbage|codex)",
+    "anthropic": r"claude",
+    "gemini": r"(models/)?gemini",
+    "xai": r"grok",
+    "mistral": r"(open-)?mi[sx]tral-(?!\d+x?\d*b)|(mini|magi|code|dev|pix)stral-(?!small-\d+b)|open-codestral",
+    "deepseek": r"deepseek-(chat|reasoner|flash|pro|v\d[\w.]*-(flash|pro))",
+    "fireworks": r"accounts/",
+    "local": r"smollm2?(-135m(-instruct)?)?$",
+}
+ROUTERS = (
+    "openrouter",
+    "together",
+    "groq",
+    "fireworks",
+    "huggingface",
+)  # where others' models have their makers' names
+OWN = ("azure", "ollama", "lmstudio", "vllm", "sglang", "hf", "local")  # where any name may be that of a model
+# Names as Ollama has them, with the size behind a colon or not at all; and as their makers have them on the hub.
+OPEN = re.compile(
+    r"(code)?(llama|qwen(?!-(max|plus|turbo))|qwq|gemma|phi|mistral|mixtral|deepseek|smollm|granite|command-r|gpt-oss|glm"
+    r"|olmo|falcon|nemotron|starcoder|tinyllama|hermes|dolphin|exaone|cogito)[\w.-]*$",
+    re.IGNORECASE,
+)
+TAG = re.compile(r"(latest|instruct|chat|text|cloud|\d+(\.\d+)?[bm]|\d+x\d+b)(-[\w.-]+)?$", re.IGNORECASE)
+SIZE = re.compile(r"-(?=\d+(\.\d+)?b$)")
+SIZED = re.compile(r"[A-Z].*\d(\.\d+)?[BM](-|$)")
+ORGANISATIONS = {
+    "qwen": "Qwen", "llama": "meta-llama", "meta": "meta-llama", "mistral": "mistralai", "mixtral": "mistralai",
+    "phi": "microsoft", "gemma": "google", "smollm": "HuggingFaceTB", "deepseek": "deepseek-ai",
+}  # fmt: skip
+HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?$")
+KEPT = {".gguf": "local", ".jsonl": "recorded", ".gz": "recorded", ".sqlite": "recorded"}  # files that are models
+
+
+def parts_of(spec: str) -> tuple[str, str, str | None]:
+    """The provider, the name and the address of `PROVIDER:NAME@URL`; None without an address."""
+    found = ADDRESS.search(spec)
+    named = spec if found is None else spec[: found.start()]
+    provider, _, name = named.partition(":")
+    return provider, name, None if found is None else spec[found.end() :]
+
+
+def has_address(spec: str) -> bool:
+    """Whether a spec says where its model is asked."""
+    return ADDRESS.search(spec) is not None
+
+
+def without_address(spec: str) -> str:
+    """A spec as it is kept in files: its address may hold a key, and a dataset is no place for it."""
+    found = ADDRESS.search(spec)
+    return spec if found is None else f"{spec[: found.start()]}@{HIDDEN}"
+
+
+def check_address(spec: str) -> None:
+    """UsageError for a spec whose address lacks its beginning, or is left out as in what a run keeps."""
+    found = BARE.search(spec)
+    if found is None or has_address(spec):
+        return
+    name = spec[: found.start()]
+    if found[0] == f"@{HIDDEN}":
+        raise UsageError(f"{spec}: files of runs keep no address; write the server's: {name}@http://host:8000/v1")
+    raise UsageError(f"{spec}: write the address with its beginning, as in {name}@http://{found[0][1:]}")
+
+
+def not_a_spec(spec: str, providers: Collection[str]) -> UsageError:
+    """What to say of a spec whose provider is not known: what was probably meant, else what there is."""
+    shown = without_address(spec)
+    if SCHEME.match(spec):
+        return UsageError("a model is named before its address: write openai:NAME@http://host:8000/v1")
+    meant = meaning_of(shown.removesuffix(f"@{HIDDEN}"), providers, has_address=shown != spec)
+    advice = f"write PROVIDER:NAME, with one of {', '.join(providers)}"
+    if meant is not None:
+        advice = f"did you mean {printable(meant)}?"
+    provider, colon, _ = shown.partition(":")
+    if colon and "/" not in provider:
+        return UsageError(f"unknown model provider {provider!r} in {shown!r}; {advice}")
+    return UsageError(f"no model {shown!r}: a spec begins with its provider; {advice}")
+
+
+def meaning_of(spec: str, providers: Collection[str], *, has_address: bool = False) -> str | None:
+    """The spec that was probably meant by one without a known provider; None if nothing is like it."""
+    text = spec.strip()
+    if has_address and ":" not in text:
+        return f"openai:{text}@http://…"
+    if text != spec and text.partition(":")[0] in providers:
+        return text
+    return _of_path(text) or _of_provider(text, providers) or _of_name(text) or _of_typo(text, providers)
+
+
+def _of_path(text: str) -> str | None:
+    """For a file or a folder: which provider opens it."""
+    if not text:
+        return None
+    path = Path(text).expanduser()
+    is_path = text.startswith((".", "/", "~")) or re.match(r"[A-Za-z]:[\\/]", text) or path.exists()
+    if path.suffix in KEPT:
+        return f"{KEPT[path.suffix]}:{text}"
+    if not is_path:
+        return None
+    if (path / "calls.sqlite").exists():
+        return f"recorded:{text}"
+    return f"local:{text}" if (path / "openvino_model.xml").exists() else f"hf:{text}"
+
+
+def _of_provider(text: str, providers: Collection[str]) -> str | None:
+    """For a provider under another name, in other letters, or before a slash as LiteLLM has it."""
+    known = {_letters(name): name for name in providers}
+    for sign in ":/":
+        head, found, tail = text.partition(sign)
+        provider = known.get(_letters(head)) or OTHER_NAMES.get(_letters(head))
+        if not found or provider is None:
+            continue
+        if provider == "openai" and ":" in tail and sign == "/":  # a variant of OpenRouter's
+            return f"openrouter:{text}"
+        own = re.match(MAKERS.get(provider, r"(?!)"), tail, re.IGNORECASE)
+        if sign == ":" or own or provider in (*ROUTERS, *OWN):
+            return f"{provider}:{tail}" if tail else f"{provider}:NAME"
+    return None
+
+
+def _of_name(text: str) -> str | None:
+    """For the name of a model alone: who serves models of that name."""
+    name, colon, tag = text.partition(":")
+    if colon and "/" in name:
+        return f"{'openrouter' if tag in ('free', 'nitro', 'floor', 'online') else 'huggingface'}:{text}"
+    for provider, names in MAKERS.items():
+        if re.match(names, text, re.IGNORECASE):
+            return provider if provider == "local" else f"{provider}:{text.lower()}"
+    if SIZED.match(text) and not colon and "/" not in text:
+        maker = next((ORGANISATIONS[each] for each in ORGANISATIONS if text.lower().startswith(each)), "ORGANISATION")
+        text = f"{maker}/{text}"
+    if OPEN.match(name) and (TAG.match(tag) or not colon) and "/" not in text:
+        return f"ollama:{SIZE.sub(':', text)}"
+    return f"hf:{text} (loaded here) or vllm:{text} (from a server)" if HUB.match(text) else None
+
+
+def _of_typo(text: str, providers: Collection[str]) -> str | None:
+    head, _, tail = text.partition(":")
+    close = close_to(head, providers)
+    if close is None or close == "local":
+        return close
+    return f"{close}:{tail or 'NAME'}"
+
+
+def is_ollamas(provider: str, name: str) -> bool:
+    """Whether `mistral:7b` and the like are names of Ollama's, whose beginning is a provider here."""
+    return OPEN.match(provider) is not None and TAG.match(name) is not None
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
