@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cai.errors import RunError
 
@@ -85,6 +85,42 @@ class Feed(Generic[T]):
         self._closed = True
         self._news.set()
         self._room.release()
+
+
+class Again(Generic[T]):
+    """The items of an iterator for several readers, each from the first; kept until `release`.
+
+    After that there may be one reader. May be read from several threads.
+    """
+
+    def __init__(self, items: Iterator[T]) -> None:
+        self._items = items
+        self._kept: list[Any] = []
+        self._is_released = False
+        self._lock = threading.Lock()
+
+    def release(self) -> None:
+        """Keep nothing more."""
+        with self._lock:
+            self._is_released = True
+
+    def __iter__(self) -> Iterator[T]:
+        place = 0
+        while True:
+            with self._lock:
+                if place < len(self._kept):
+                    item = self._kept[place]
+                    if self._is_released:
+                        self._kept[place] = None
+                else:
+                    try:
+                        item = next(self._items)
+                    except StopIteration:
+                        return
+                    if not self._is_released:
+                        self._kept.append(item)
+            place += 1
+            yield item
 
 
 async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: int) -> AsyncGenerator[R, None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import orjson
 
+from cai.folder.growth import is_short
 from cai.folder.lines import DROPPED, as_position, reading
 from cai.folder.rows import DONE, EXPORT_STAGES, FINISHED, GROWS, NOTHING, ROWS, Rows, digest_of, names_of
 from cai.folder.store import Store
@@ -17,9 +18,10 @@ from cai.records import Object
 log = logging.getLogger("cai")
 
 
-def recover(folder: Path, rows_file: str, store: Store) -> None:
-    """Bring rows, drops and the journal to agree after a kill."""
+def recover(folder: Path, rows_file: str, store: Store, identity: Object) -> None:
+    """Bring rows, drops and the journal to agree after a kill; identity: of the run whose rows these are."""
     rows = store.rows
+    rows.put_in_place()
     state = DONE
     settled: Sequence[str] = (DONE,)
     if rows.is_unknown(rows_file) or rows.is_unknown(DROPPED):
@@ -27,7 +29,7 @@ def recover(folder: Path, rows_file: str, store: Store) -> None:
             # Files alone do not say whether a row or a drop came last, nor how long a row is to be: it is played again.
             state, settled = GROWS, FINISHED
         rows.forget()  # the files are the truth: read them again from their start
-    _recover_rows(folder / rows_file, store, state)
+    _recover_rows(folder / rows_file, store, state, identity)
     with reading(folder / DROPPED):
         for _, line in rows.unseen(DROPPED):
             drop = orjson.loads(line)
@@ -39,7 +41,7 @@ def recover(folder: Path, rows_file: str, store: Store) -> None:
         forget_superseded(folder, rows_file, rows)
 
 
-def _recover_rows(path: Path, store: Store, state: str) -> None:
+def _recover_rows(path: Path, store: Store, state: str, identity: Object) -> None:
     """Bring finished rows that the journal does not know into it; those whose calls are lost are made again."""
     # Whoever takes a damaged calls.sqlite away keeps the rows: then there are no calls to look for.
     has_calls = not store.is_empty()
@@ -53,7 +55,7 @@ def _recover_rows(path: Path, store: Store, state: str) -> None:
                 continue
             if _is_in(FINISHED, store.rows, position):  # a line before it is of the same input
                 store.rows.expect_repeats(ROWS)
-            _restore(store.rows, row, state)
+            _restore(store.rows, row, GROWS if is_short(row, identity) else state)
             believed += 1
     if lost:
         log.warning("%s: %d rows are taken out: their calls are lost", path, len(lost))

@@ -7,7 +7,7 @@ import hashlib
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +29,7 @@ TRAINING_FILES = {
 DONE = "done"  # the state of a finished row; that of a dropped one is the reason
 GROWS = "grows"  # that of a finished row which is played again, since its run asks for more now
 FINISHED = (DONE, GROWS)
+MOVED = ".moved"  # what a file ends in that is to take the place of another
 REPEATS = "repeats"  # stands among the files, and says in place of a size:
 NOTHING, DROPS, ROWS = range(3)  # which inputs may have several lines: none, what was dropped, or rows, too
 # Version 0.1.0 wrote a state as a number: 1 for a finished row, 100 + the place here for a dropped one. Never changes.
@@ -80,6 +81,15 @@ def digest_of(key: str | None, messages: Sequence[Message] | None) -> bytes:
     return b"" if messages is None else bytes.fromhex(prompt_hash(messages))
 
 
+def _written(path: Path, lines: Iterable[bytes]) -> int:
+    """Write a file that is to replace another one; returns its size."""
+    with open(path, "wb") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
+        return file.tell()
+
+
 class Rows:
     """The rows of a run, in JSONL files that only grow, and what became of each of its inputs.
 
@@ -91,6 +101,7 @@ class Rows:
         self, folder: Path, db: sqlite3.Connection, guard: AbstractContextManager[None], due: Callable[[], None]
     ) -> None:
         self._folder, self._db, self._guard, self._due = folder, db, guard, due
+        self.db, self.guard = db, guard  # for `Moves`, which looks at all inputs at once
         self._files: dict[str, BinaryIO] = {}
         self._added: dict[str, list[bytes]] = {}
         self._marks: dict[int, tuple[bytes, str]] = {}  # of inputs whose lines are among those added
@@ -166,17 +177,43 @@ class Rows:
             self.write()  # the commits below must not tell of lines that are not there
             if (old := self._files.pop(name, None)) is not None:
                 old.close()
-            with open(part, "wb") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
-                size = file.tell()
+            size = _written(part, lines)
             # A kill before the last line leaves either file with size 0, so that it is read from its start again.
             self._remember(name, 0)
             self._db.commit()
             os.replace(part, path)
             self._remember(name, size)
             self._db.commit()
+
+    def rewrite_all(self, files: Mapping[str, Iterable[bytes]], change: Callable[[], None]) -> None:
+        """Replace files together with what the journal says: after a kill all are as they were, or all are new.
+
+        change: what is changed in the journal, in one transaction.
+        """
+        with self._guard:
+            self._db.commit()
+            self.write()
+            for name, lines in files.items():
+                if (old := self._files.pop(name, None)) is not None:
+                    old.close()
+                size = _written(self._folder / f"{name}{MOVED}", lines)
+                self._remember(name, size)
+                self._remember(f"{name}{MOVED}", size)
+            change()
+            self._db.commit()  # from here on the files are these, wherever they lie
+            self.put_in_place()
+
+    def put_in_place(self) -> None:
+        """Finish what a kill has interrupted in `rewrite_all`."""
+        with self._guard:
+            query = "SELECT name FROM files WHERE name LIKE ?"
+            for (name,) in self._db.execute(query, (f"%{MOVED}",)).fetchall():
+                part = self._folder / name
+                if part.exists():
+                    os.replace(part, self._folder / name.removesuffix(MOVED))
+                self._db.execute("DELETE FROM files WHERE name = ?", (name,))
+            self._db.commit()
+        self.look_again()
 
     def close(self) -> None:
         """Close the files; what was appended and not written is lost."""
@@ -217,12 +254,18 @@ class Rows:
                 yield position, digest, state_of(state)
 
     def count(self) -> Counter[str]:
-        """How many inputs are in each state."""
+        """How many inputs are in each state; a row that is still to grow is a finished one."""
         counts = Counter[str]()
         with self._guard:
             for state, count in self._db.execute("SELECT state, COUNT(*) FROM inputs GROUP BY state"):
-                counts[state_of(state)] += count
+                name = state_of(state)
+                counts[DONE if name == GROWS else name] += count
         return counts
+
+    def is_new(self) -> bool:
+        """Whether nothing was read yet."""
+        with self._guard:
+            return self._db.execute("SELECT 1 FROM seen UNION ALL SELECT 1 FROM inputs LIMIT 1").fetchone() is None
 
     def is_growing(self) -> bool:
         """Whether a finished row is still to be played again."""
@@ -265,9 +308,25 @@ class Rows:
 
     def first_row(self) -> list[int]:
         """The position of the first finished row; none if there is none."""
-        query = "SELECT position FROM inputs WHERE state IN (?, 1) ORDER BY position LIMIT 1"
+        query = "SELECT position FROM inputs WHERE state IN (?, ?, 1) ORDER BY position LIMIT 1"
         with self._guard:
-            return [int(position) for (position,) in self._db.execute(query, (DONE,))]
+            return [int(position) for (position,) in self._db.execute(query, FINISHED)]
+
+    def let_grow(self, positions: Iterable[int] | None = None) -> None:
+        """Have finished rows played again: all, or those at some positions."""
+        with self._guard:
+            if positions is None:
+                self._db.execute("UPDATE inputs SET state = ? WHERE state IN (?, 1)", (GROWS, DONE))
+            else:
+                query = "UPDATE inputs SET state = ? WHERE position = ? AND state IN (?, 1)"
+                self._db.executemany(query, ((GROWS, position, DONE) for position in positions))
+            self._db.commit()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Forget the states that have been read: what is in the journal has changed."""
+        self._ahead = range(0)
+        self._states.clear()
 
     def forget(self) -> None:
         """Forget all inputs, and which lines are committed."""
@@ -276,4 +335,4 @@ class Rows:
                 self._db.execute(f"DELETE FROM {table}")
             self._db.execute("DELETE FROM files WHERE name != ?", (REPEATS,))
             self._db.commit()
-        self._states.clear()
+        self.look_again()

@@ -17,7 +17,6 @@ from cai.errors import RunError
 from cai.folder.files import (
     LOCK,
     check_files,
-    differences,
     exists,
     lock_folder,
     missing_folders,
@@ -26,8 +25,10 @@ from cai.folder.files import (
     unmake,
     write_atomically,
 )
+from cai.folder.growth import Growth, growth, is_same_source, refusals
 from cai.folder.info import content_of
-from cai.folder.lines import DROPPED, PAIR_BITS, read_drops
+from cai.folder.lines import DROPPED, PAIR_BITS, lines_in_order, read_drops, reading
+from cai.folder.moves import Moves
 from cai.folder.recovery import recover
 from cai.folder.rows import DONE, DROPS, GROWS, NOTHING, RETRIED, ROWS, TRAINING_FILES, digest_of, kind_of, names_of
 from cai.folder.store import Store
@@ -35,6 +36,7 @@ from cai.folder.superseded import forget_superseded
 from cai.records import DROP_REASONS, BadPrompt, Drop, DropReason, Item, Playable, Prompt, Record, Values
 
 FORMAT = 1
+LENGTHENING = {"--rounds", "-n", "--principles"}  # what makes a finished row longer
 ANEW = "restore it, or use --force to start anew"
 OWN = ("run.json", "calls.sqlite", "calls.sqlite-wal", "calls.sqlite-shm", LOCK)
 BESIDE = (".lock", "gold", "gold.jsonl", "calibration.json")  # may be in a folder before it holds a run
@@ -47,7 +49,7 @@ class RunFolder:
 
     identity: what decides which rows come out; its `command` is the kind of run. force: start anew if the folder holds
     another run; its finished calls stay, so that no question is paid twice. retried: the reasons of the drops that are
-    tried again.
+    tried again. growth: the settings that were raised since the last session.
     Raises RunError if the folder is in use, holds another run, or cannot be written.
     """
 
@@ -57,6 +59,7 @@ class RunFolder:
         self.retried = retried
         self._kind = kind_of(identity["command"])
         self.rows_file = self._kind.rows_file
+        self.growth: list[Growth] = []
         self._renamed = False  # whether a row was named by its content, as its id was taken
         self._repeats = NOTHING  # what of it has a line in one of the files, and is played again
         self._made = missing_folders(path)
@@ -76,7 +79,7 @@ class RunFolder:
                     (self.path / name).unlink(missing_ok=True)
                 self.info = Values()
             else:
-                recover(path, self.rows_file, self.store)
+                recover(path, self.rows_file, self.store, self.info.get("identity", identity))
             opened.pop_all()
 
     def _start_is_anew(self, force: bool) -> bool:
@@ -90,11 +93,13 @@ class RunFolder:
         self.info = info or {}
         if info is None:
             return self._has_nameless_rows(force)
-        changes = differences(info["identity"], self.identity)
+        changes = refusals(info["identity"], self.identity)
         if changes and not force:
             raise RunError(
                 f"{self.path} is another run: {'; '.join(changes)}. Name another --out, or --force to start anew there"
             )
+        if not force:
+            self.growth = growth(info["identity"], self.identity)
         return force
 
     def _has_nameless_rows(self, force: bool) -> bool:
@@ -111,6 +116,44 @@ class RunFolder:
                 f"{self.path} holds other files ({', '.join(sorted(inside)[:3])}) and no run; name a new folder"
             )
         return False
+
+    # What has grown
+
+    def has_source(self) -> bool:
+        """Whether what the folder has of its source is where it was, which shows before it is read."""
+        there = self.info.get("identity")
+        return there is None or self.store.rows.is_new() or is_same_source(there, self.identity)
+
+    def moves(self, **more: Any) -> Moves:
+        """Compares the folder with its source as it is now; more: the keywords of `Moves`."""
+        return Moves(self.path, self._kind, self.store.rows, **more)
+
+    def grow(self) -> None:
+        """Have the rows played again to which there is more since a setting was raised."""
+        names = {each.option for each in self.growth}
+        if names & LENGTHENING:
+            self.store.rows.let_grow()
+        elif "--max-tokens" in names:
+            self.store.rows.let_grow(self._cut_rows())
+
+    def _cut_rows(self) -> list[int]:
+        """The positions of rows with an answer that was cut."""
+        cut = self.store.cut_calls()
+        path = self.path / self.rows_file
+        positions = []
+        if cut:
+            with reading(path):
+                for position, line in lines_in_order(path):
+                    if not cut.isdisjoint(orjson.loads(line)["calls"]):
+                        positions.append(position)
+        return positions
+
+    def is_finished(self, position: int) -> bool:
+        """Whether the row at a position is finished, and not one that is still to grow."""
+        entry = self.store.rows.state(position)
+        return entry is not None and entry[1] == DONE
+
+    # Items
 
     def _state(self, position: int, digest: bytes, name: str) -> str | None:
         """The state of what was read at a position; RunError if that was something else."""

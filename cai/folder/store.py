@@ -194,6 +194,11 @@ class Store:
         with self._guard:
             return self._db.execute("SELECT 1 FROM calls LIMIT 1").fetchone() is None
 
+    def cut_calls(self) -> set[str]:
+        """The keys of the calls whose answer was cut, in hex as a row has them."""
+        with self._guard:
+            return {key.hex() for (key,) in self._db.execute("SELECT key FROM calls WHERE finish = 'length'")}
+
     def calls(self) -> Iterator[StoredCall]:
         """Every finished call, in the order of finishing."""
         query = f"SELECT key, at, {self._seal}, {SEALED} FROM calls ORDER BY id"

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 from cai.calls.flow import Driver
 from cai.calls.model import Model
 from cai.calls.prices import Price
+from cai.folder.growth import refusals
 from cai.folder.run import ANEW, find_info
-from cai.records import Place, Record, Values
+from cai.records import Object, Place, Record, Values
 from cai.runs.settings import RunSettings
 
 Row = TypeVar("Row", bound=Record)
@@ -30,6 +31,8 @@ class RunKind(ABC, Generic[Row]):
     unit = "prompt"  # what the items are called
     outcome = "row kept"  # and those that are finished
     bounded = True  # whether a plan can say what is asked at most
+    is_replanned = False  # whether other items are played once a setting is raised
+    keeps_missing = True  # whether the folder may hold items that are not in the source any more
     may_be_unusable = False  # whether a source of which no item can be used is no error
 
     settings: Any
@@ -44,6 +47,14 @@ class RunKind(ABC, Generic[Row]):
     @abstractmethod
     def items(self) -> Iterator[Place]:
         """The items with their positions, from the first."""
+
+    def everything(self) -> Iterator[Place]:
+        """The items of the source with their positions, whatever `limit` says; may be read again."""
+        return self.items()
+
+    def is_besides(self, position: int, there: Object) -> bool:
+        """Whether an item never was in the source, by its position and the identity that the folder has."""
+        return False
 
     @abstractmethod
     async def play(self, drivers: list[Driver], item: Any, position: int) -> Row:
@@ -81,9 +92,9 @@ class RunKind(ABC, Generic[Row]):
         return {player: (model, self.prices[player]) for player, model in self.players.items()}
 
     def is_resumed(self) -> bool:
-        """Whether the folder holds this very run, and it is not started over."""
+        """Whether the folder holds this run, which may have grown since, and it is not started over."""
         info = None if self.settings.force else find_info(self.out, ANEW)
-        return info is not None and info["identity"] == self.identity
+        return info is not None and not refusals(info["identity"], self.identity)
 
     def plan_notes(self) -> Iterator[str]:
         """What a reader of a plan should know."""

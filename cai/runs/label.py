@@ -38,7 +38,7 @@ from cai.runs.judging import (
     verdict_in_words,
     view_command,
 )
-from cai.runs.pairs import describe_source, read_pairs
+from cai.runs.pairs import describe_source, later_reply, read_pairs
 from cai.runs.run import Run, Seats
 from cai.runs.settings import LabelSettings
 from cai.runs.target import Target
@@ -102,6 +102,9 @@ class LabelRun(Run[Label]):
         super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
         self.asked = unshipped_words(law, templates)
         self._pairs = pairs
+        self.keeps_missing = pairs is not None
+        # Which further replies are drawn depends on what is kept: those of before are looked at anew.
+        self.is_replanned = self._target is not None
         if pairs is not None:
             self.total = len(pairs)
         self.calibration = None if settings.calibration is None else read_calibration(settings, self.judging.binding)
@@ -113,11 +116,20 @@ class LabelRun(Run[Label]):
             seats.append(({"assistant": "assistant"}, self._target.sampling, self._target.seed))
         return seats
 
-    def items(self) -> Iterator[Place]:
-        """The pairs, from the first, up to `limit`."""
+    def everything(self) -> Iterator[Place]:
+        """All pairs with their positions, from the first."""
         if self._pairs is not None:
             return iter(self._pairs)
-        return itertools.islice(read_pairs(self.source, self.settings.pairing), self.settings.limit)
+        return self.again(lambda: read_pairs(self.source, self.settings.pairing))
+
+    def items(self) -> Iterator[Place]:
+        """The pairs, from the first, up to `limit`."""
+        limit = None if self._pairs is not None else self.settings.limit
+        return itertools.islice(self.everything(), limit)
+
+    def is_besides(self, position: int, there: Object) -> bool:
+        """Whether a pair has a reply that was drawn for the target."""
+        return self._target is not None and later_reply(position) >= there["source"]["n"]
 
     def check_models(self) -> None:
         """Raise UsageError if a model lacks a required capability; some report it only after loading."""
@@ -129,7 +141,8 @@ class LabelRun(Run[Label]):
         await self.judging.prepare()
         path = folder.path / folder.rows_file
         if self._target is not None:
-            self._target.read(path, filters_of(ExportOptions(**self.cut_options()), self.calibration))
+            filters = filters_of(ExportOptions(**self.cut_options()), self.calibration)
+            self._target.read(path, filters, folder.is_finished)
         with reading(path), path.open("rb") as file:
             for line in itertools.islice(file, CHECKED):
                 self.judging.readable.watch(Label.model_validate_json(line).votes)

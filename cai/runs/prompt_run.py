@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 
 from cai.calls.model import Model
 from cai.engine.templates import Templates
@@ -17,6 +18,8 @@ from cai.sources.files import Source, examine, is_prompt, read_prompts
 
 class PromptRun(Run[Row]):
     """A run over prompts; identity: what decides the rows besides the prompts and how replies are sampled."""
+
+    keeps_missing = False
 
     def __init__(
         self,
@@ -37,8 +40,12 @@ class PromptRun(Run[Row]):
         if records is not None:
             self.total = min(records, settings.limit or records)
 
+    def everything(self) -> Iterator[Place]:
+        """All prompts with their positions, from the first."""
+        settings = self.settings
+        prompts = partial(read_prompts, self.source, format=settings.format, field=settings.prompt_field)
+        return self.again(lambda: enumerate(prompts()))
+
     def items(self) -> Iterator[Place]:
         """The prompts with their positions, from the first, up to `limit`."""
-        settings = self.settings
-        prompts = read_prompts(self.source, format=settings.format, field=settings.prompt_field)
-        return itertools.islice(enumerate(prompts), settings.limit)
+        return itertools.islice(self.everything(), self.settings.limit)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cai.calls.feed import Feed, play_many
+from cai.calls.feed import Again, Feed, play_many
 from cai.calls.flow import Driver, Seat
 from cai.calls.limits import Limiter
 from cai.calls.model import Model, check_ability, check_temperature, secrets_hidden, seed_words
@@ -33,10 +33,12 @@ from cai.models import prices_of
 from cai.records import BadPrompt, Drop, Item, Object, Place, Role, Sampling, Values
 from cai.runs.kind import Row, RunKind
 from cai.runs.settings import RunSettings
+from cai.sources.files import is_read_once
 from cai.texts.wording import none_usable, plural, printable, telling
 
 log = logging.getLogger("cai")
 INTERRUPTED = "interrupted"
+STEPS = 1_000  # items that are compared at once, in about 10 ms
 Seats = tuple[Mapping[Role, str], Sampling, int]  # players by role, how they draw, and the seed of their calls
 
 
@@ -57,6 +59,7 @@ class Run(RunKind[Row]):
         identity: Object,
     ) -> None:
         self.source = source
+        self._once: Again[Place] | None = None
         self.settings = settings  # of the class that belongs to the kind of run
         self.templates, self.players, self.identity = templates, players, dict(identity)
         self.models = list({id(model): model for model in players.values()}.values())  # every model once
@@ -134,6 +137,14 @@ class Run(RunKind[Row]):
             yield f"{name:14}{value}"
         yield f"folder        {self.out}"
 
+    def again(self, make: Callable[[], Iterator[Place]]) -> Iterator[Place]:
+        """The items of the source; those of a source that can be read only once are kept until the run begins."""
+        if not is_read_once(self.source):
+            return make()
+        if self._once is None:
+            self._once = Again(make())
+        return iter(self._once)
+
     # A session
 
     async def rows(self) -> AsyncGenerator[Row, None]:
@@ -145,6 +156,7 @@ class Run(RunKind[Row]):
         with closing(Feed(self.items())) as first:
             await first.first()  # a source that holds nothing leaves no folder behind
             with closing(RunFolder(self.out, self.identity, force=self.settings.force)) as folder:
+                await self._follow(folder)
                 error: CaiError | None = None
                 try:
                     self.tally.waiting = "loading the model"
@@ -170,6 +182,23 @@ class Run(RunKind[Row]):
                     raise
                 finally:
                     await self._end(folder, error)
+
+    async def _follow(self, folder: RunFolder) -> None:
+        """Bring what the folder has to where it is in the source now, before run.json names that source.
+
+        Raises RunError for an item that is not there any more, or if the folder cannot be written.
+        """
+        if not folder.has_source() or (folder.growth and self.is_replanned):
+            there = folder.info["identity"]
+            moves = folder.moves(keeps_missing=self.keeps_missing, besides=partial(self.is_besides, there=there))
+            for number, _ in enumerate(moves.look(self.everything, closely=self.is_replanned)):
+                if number % STEPS == 0:
+                    await asyncio.sleep(0)  # Ctrl-C is heard
+            moves.check()
+            moves.apply()
+        folder.grow()
+        if self._once is not None:
+            self._once.release()
 
     def finish(self) -> None:
         """Play the session to its end; what was finished before an error is kept and cut."""

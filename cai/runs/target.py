@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from bisect import insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from cai.engine.templates import Templates
 from cai.errors import RowDropped, UsageError
 from cai.export.pairings import POSITION, place_of
 from cai.export.pairs import Filters, reason
-from cai.folder.lines import PAIR_BITS, reading
+from cai.folder.lines import PAIR_BITS, lines_in_order, reading
 from cai.records import Candidate, Contest, Label, Place, Prompt, Sampling, Values
 from cai.runs.pairs import later_reply, pair_of_replies, placed, replies_of_run, run_info
 from cai.runs.settings import LabelSettings
@@ -83,12 +83,16 @@ class Target:
             drawn.append(played)
         return item, drawn
 
-    def read(self, path: Path, filters: Filters) -> None:
-        """Count the labels of an earlier session; filters: which pairs are kept, then and now."""
+    def read(self, path: Path, filters: Filters, is_finished: Callable[[int], bool]) -> None:
+        """Count the labels of an earlier session, but for those that are to grow.
+
+        filters: which pairs are kept, then and now.
+        """
         self._filters = filters
-        with reading(path), path.open("rb") as file:
-            for line in file:
-                self._add(orjson.loads(line))
+        with reading(path):
+            for position, line in lines_in_order(path):
+                if is_finished(position):
+                    self._add(orjson.loads(line))
 
     def add(self, row: Label) -> None:
         """Count a label."""

@@ -113,6 +113,13 @@ def is_prompt(source: Any) -> bool:
         return True
 
 
+def is_read_once(source: Any) -> bool:
+    """Whether a source cannot be read a second time, or not without another download."""
+    if isinstance(source, str):
+        return source == "-" or source.startswith("hf:")
+    return isinstance(source, Iterator)
+
+
 # Records
 
 

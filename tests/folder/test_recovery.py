@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from stored_runs import IDENTITY, lost, revision
 
+from cai.folder.lines import read_rows
 from cai.folder.run import RunFolder
 from cai.folder.store import call_key, canonical_call
 from cai.records import Completion, Prompt, Revision
@@ -25,7 +26,7 @@ def key(position: int, number: int) -> bytes:
 
 
 def row(position: int) -> Revision:
-    made = revision(position, "better")
+    made = revision(position, "better", "best")
     return made.model_copy(update={"calls": tuple(key(position, number).hex() for number in range(EACH))})
 
 
@@ -126,7 +127,8 @@ def test_a_line_that_is_there_twice_is_one_row(tmp_path: Path, seed: int) -> Non
     else:
         change(tmp_path, "UPDATE files SET size = 0")
     positions, finished = opened(tmp_path)
-    assert sorted(positions) == finished == list(range(5))
+    assert sorted(set(positions)) == finished == list(range(5))
+    assert [row.position for row in read_rows(tmp_path / ROWS, Revision)] == finished
 
 
 def test_rows_are_kept_without_any_calls_if_the_store_was_taken_away(

@@ -302,8 +302,8 @@ def test_another_runs_folder_is_refused_with_what_differs_and_force_starts_anew(
     out = tmp_path / "out"
     with stub() as server:
         run(questions(4), out, **options(server))
-        with pytest.raises(RunError, match=r"rounds is 1 there, 2 now; sampling.temperature is 1.0 there, 0.0 now"):
-            run(questions(4), out, **options(server, rounds=2, temperature=0.0))
+        with pytest.raises(RunError, match=r"sampling.temperature is 1.0 there, 0.0 now; seed is 0 there, 1 now"):
+            run(questions(4), out, **options(server, seed=1, temperature=0.0))
         job = run(questions(4), out, **options(server, rounds=2, force=True))
         assert server.stats()["duplicates"] == 0  # the finished calls stayed
     assert job.finished == 4 and all(len(row["rounds"]) == 2 for row in rows_of(out))
@@ -330,7 +330,7 @@ def test_model_errors_are_tried_again_and_content_drops_are_not(tmp_path: Path) 
 def test_prompts_that_changed_are_refused(tmp_path: Path) -> None:
     with stub() as server:
         run(questions(3), tmp_path / "out", **options(server))
-        with pytest.raises(RunError, match="the input changed: number 2"):
+        with pytest.raises(RunError, match=r"'Question number 1\?', and 1 other \(2 prompts now, 3 there\)"):
             run(["Question number 0?", "Another?"], tmp_path / "out", **options(server))
     assert len(rows_of(tmp_path / "out")) == 3
 

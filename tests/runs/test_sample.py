@@ -151,7 +151,7 @@ def test_one_greedy_reply_is_no_mistake(tmp_path: Path) -> None:
     assert job.finished == 12
 
 
-@pytest.mark.parametrize("change", [{"n": 3}, {"seed": 1}, {"temperature": 0.5}, {"max_tokens": 9}, {"system": "x"}])
+@pytest.mark.parametrize("change", [{"n": 1}, {"seed": 1}, {"temperature": 0.5}, {"max_tokens": 9}, {"system": "x"}])
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     run(PROMPTS, tmp_path / "out", *two(), n=2)
     with pytest.raises(RunError, match="is another run: "):

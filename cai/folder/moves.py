@@ -1,0 +1,238 @@
+"""Where the inputs of a folder are in a source that has changed since: what comes before others moves them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cai.errors import RunError
+from cai.folder.lines import DROPPED, PAIR_BITS, position_of, reading
+from cai.folder.lookup import last_line_at
+from cai.folder.rows import EXPORT_STAGES, Rows, digest_of, names_of
+from cai.records import BadPrompt, Kind, Place
+from cai.texts.wording import counted
+
+POSITION = re.compile(rb'"position": ?\d+')  # the first one of a line is its own: quotes in texts are escaped
+REPEATED = ("duplicate_prompt", 105)  # the state of an input that came before, by name and as 0.1.0 wrote it
+# there: the inputs that were played, with their place in the source now and the id that a row has there.
+# taken: the contents and ids of the source so far, each with the place that has it first.
+TABLES = """
+DROP TABLE IF EXISTS temp.there;
+DROP TABLE IF EXISTS temp.taken;
+CREATE TEMP TABLE there(
+    position INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, state NOT NULL, now INTEGER, id TEXT);
+CREATE TEMP TABLE taken(name BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+"""
+NAMED = """
+CREATE TEMP TABLE IF NOT EXISTS named(position INTEGER PRIMARY KEY);
+DELETE FROM named;
+INSERT OR IGNORE INTO named SELECT position FROM seen WHERE hash >= x'69' AND hash < x'6a';
+"""  # places of inputs with an id that the source gave them
+Source = Callable[[], Iterator[Place]]  # all items of a source with their positions, from the first
+
+
+class Moves:
+    """The inputs of a folder, compared with its source as it is now; changes nothing before `apply`.
+
+    keeps_missing: an input that is not in the source any more is no error. besides: says by its position whether an
+    input never was in the source. Read `look` to its end first.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: Kind,
+        rows: Rows,
+        *,
+        keeps_missing: bool = False,
+        besides: Callable[[int], bool] = lambda position: False,
+    ) -> None:
+        self._folder, self._kind, self._rows = folder, kind, rows
+        self._keeps_missing, self._besides = keeps_missing, besides
+        self._db, self._guard = rows.db, rows.guard
+        self.are_in_place = False
+        self._count = 0  # items of the source that can be played, as far as it was read
+        self._renamed: tuple[int, str] | None = None  # where an input was whose id is another now, and that id
+
+    def look(self, source: Source, *, closely: bool = False) -> Iterator[None]:
+        """Compare every item, with a step for each; reads no further than it must.
+
+        closely: look each input up, also if all are in place.
+        """
+        with self._guard:
+            self._db.executescript(NAMED)
+        if not closely:
+            yield from self._compare(source())
+        if not self.are_in_place:
+            yield from self._find(source())
+
+    def _compare(self, places: Iterator[Place]) -> Iterator[None]:
+        """Whether every input is where it was."""
+        with self._guard:
+            count, last = self._db.execute("SELECT COUNT(*), COALESCE(MAX(position), -1) FROM inputs").fetchone()
+        same = 0
+        for position, item in places:
+            if position > last:
+                break
+            entry = self._rows.state(position)
+            if entry is not None:
+                if entry[0] != _digest(item) or self._is_renamed(position, item):
+                    return
+                same += 1
+            yield
+        self.are_in_place = same == count
+
+    def _is_renamed(self, before: int, item: Any) -> bool:
+        """Whether an input that was at a position has another id now; no if two share one, so that a hash stands in."""
+        if isinstance(item, BadPrompt):
+            return False
+        with self._guard:
+            had_id = self._db.execute("SELECT 1 FROM named WHERE position = ?", (before,)).fetchone() is not None
+        names = names_of(_digest(item), item.id)[1:]
+        if not names:
+            return had_id
+        owners = self._rows.positions_of(names[0])
+        return owners != [before] if had_id else not owners
+
+    def _find(self, places: Iterator[Place]) -> Iterator[None]:
+        """Look every input up in the source."""
+        with self._guard:
+            self._db.executescript(TABLES)
+            played = "hash <> x'' AND state NOT IN (?, ?)"
+            self._db.execute(
+                f"INSERT OR IGNORE INTO there(position, hash, state) SELECT * FROM inputs WHERE {played}", REPEATED
+            )
+            (wanted,) = self._db.execute("SELECT COUNT(*) FROM there").fetchone()
+        for position, item in places:
+            if not wanted:
+                return
+            if not isinstance(item, BadPrompt):
+                self._count += 1
+                wanted -= self._see(position, item)
+            yield
+
+    def _see(self, position: int, item: Any) -> int:
+        """Look one item up: 1 if it is an input of the folder, 0 if not."""
+        digest = _digest(item)
+        content, *names = names_of(digest, item.id)
+        if not self._take(content, position):
+            return 0  # the same came before
+        row_id = item.id if all(self._take(name, position) for name in names) else digest.hex()
+        with self._guard:
+            found = self._db.execute("SELECT position FROM there WHERE hash = ?", (digest,)).fetchone()
+            if found is None:
+                return 0
+            self._db.execute("UPDATE there SET now = ?, id = ? WHERE hash = ?", (position, row_id, digest))
+        is_elsewhere = self._kind.pairs and _place_within(found[0]) != _place_within(position)
+        if self._renamed is None and not is_elsewhere and self._is_renamed(found[0], item):
+            self._renamed = found[0], item.id
+        return 1
+
+    def _take(self, name: bytes, position: int) -> bool:
+        """Whether nothing before had this content or id."""
+        with self._guard:
+            return self._db.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", (name, position)).rowcount > 0
+
+    # What follows from it
+
+    def check(self) -> None:
+        """Raise RunError if an input is missing in the source, or has another id there."""
+        if self.are_in_place:
+            return
+        unit = "pair" if self._kind.pairs else "prompt"
+        if self._renamed is not None:
+            position, row_id = self._renamed
+            raise RunError(
+                f"{self._folder} holds {unit} {self._name_of(position)}, whose id is {row_id!r} in the source now: it "
+                "decides what is asked, so give the old one back, or name another --out"
+            )
+        missing = self._missing()
+        if self._keeps_missing and not self._have_moved():
+            self.are_in_place = True
+        if self._keeps_missing or not missing:
+            return
+        with self._guard:
+            (there,) = self._db.execute("SELECT COUNT(*) FROM inputs WHERE hash <> x''").fetchone()
+        first = self._name_of(missing[0])
+        others = "" if len(missing) == 1 else f", and {counted(len(missing) - 1, 'other')}"
+        raise RunError(
+            f"{self._folder} holds a {unit} that is not in the source any more: {first}{others} "
+            f"({counted(self._count, unit)} now, {there:,} there). Put it back, or name --out NEW with "
+            f"--reuse {self._folder}, which asks nothing twice"
+        )
+
+    def _have_moved(self) -> bool:
+        with self._guard:
+            return self._db.execute("SELECT 1 FROM there WHERE now <> position LIMIT 1").fetchone() is not None
+
+    def _missing(self) -> list[int]:
+        """The positions of inputs that are not in the source, but should be."""
+        with self._guard:
+            query = "SELECT position FROM there WHERE now IS NULL AND state <> 'identical' ORDER BY position"
+            positions = [int(position) for (position,) in self._db.execute(query)]
+        return [position for position in positions if not self._besides(position)]
+
+    def _name_of(self, position: int) -> str:
+        """How people know an input: by the id that it was given, or by how it begins."""
+        for name in (self._kind.rows_file, DROPPED):
+            _, line = last_line_at(self._folder / name, position)
+            if line is not None:
+                row = orjson.loads(line)
+                is_hash = row["id"] == digest_of(row.get("key"), row["prompt"]).hex()
+                return repr(row["prompt"][-1]["content"][:40] if is_hash else row["id"])
+        return f"number {position + 1}"
+
+    def apply(self) -> None:
+        """Give every line and input its place in the source; what would have another id is left to be played again."""
+        if self.are_in_place:
+            with self._guard:  # an unfinished input may be another one now
+                self._db.execute("DELETE FROM seen WHERE position NOT IN (SELECT position FROM inputs)")
+            return
+        files = {name: self._moved(name) for name in (self._kind.rows_file, DROPPED)}
+        self._rows.rewrite_all(files, self._change)
+
+    def _moved(self, name: str) -> Iterator[bytes]:
+        """The lines of a file at their places now."""
+        path = self._folder / name
+        with reading(path), open(path, "rb") as file:
+            for line in file:
+                row = orjson.loads(line)
+                if row.get("stage") == "source" or row.get("stage") in EXPORT_STAGES:
+                    continue  # made again
+                now = self._place_of(position_of(line, name), row["id"])
+                if now is not None:
+                    yield POSITION.sub(b'"position":%d' % now, line, count=1)
+
+    def _place_of(self, position: int, row_id: str) -> int | None:
+        """Where the row of an input comes now; None if it is to be made again."""
+        with self._guard:
+            query = "SELECT now, id FROM there WHERE position = ? AND now IS NOT NULL"
+            entry = self._db.execute(query, (position,)).fetchone()
+            if entry is None:
+                return None
+            now, new_id = entry
+            is_elsewhere = self._kind.pairs and _place_within(now) != _place_within(position)
+            if new_id == row_id and not is_elsewhere:
+                return int(now)
+            self._db.execute("UPDATE there SET now = NULL WHERE position = ?", (position,))
+        return None
+
+    def _change(self) -> None:
+        self._db.execute("DELETE FROM inputs")
+        self._db.execute("INSERT INTO inputs SELECT now, hash, state FROM there WHERE now IS NOT NULL")
+        self._db.execute("DELETE FROM seen")
+        here = "SELECT now FROM there WHERE now IS NOT NULL"
+        self._db.execute(f"INSERT INTO seen SELECT name, position FROM taken WHERE position IN ({here})")
+
+
+def _digest(item: Any) -> bytes:
+    return b"" if isinstance(item, BadPrompt) else digest_of(item.key, item.messages)
+
+
+def _place_within(position: int) -> int:
+    """The number of a pair among those of its prompt."""
+    return position & ((1 << PAIR_BITS) - 1)
