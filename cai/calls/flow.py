@@ -9,10 +9,11 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from cai.calls.earlier import Earlier, OtherRun
 from cai.calls.limits import BUSY_PATIENCE, Limiter, backoff
 from cai.calls.model import Call, Model, check_answer, spec_of
 from cai.calls.prices import Budget, Price, Tally, total_usage
@@ -61,8 +62,8 @@ class Played(Generic[T]):
 class Driver:
     """Plays flows against the models of their roles, any number of them at once on one event loop.
 
-    store: None keeps nothing, so the same question asked again is answered anew. budget: None for no cap. roles: None
-    for a driver that plays alone.
+    store: None keeps nothing, so the same question asked again is answered anew. others: journals of other runs, whose
+    answers are used, too. budget: None for no cap. roles: None for a driver that plays alone.
     """
 
     def __init__(
@@ -74,9 +75,11 @@ class Driver:
         budget: Budget | None,
         tally: Tally,
         roles: Roles | None = None,
+        others: Sequence[OtherRun] = (),
     ) -> None:
         self.seats = seats
         self.store = store
+        self.earlier = None if store is None else Earlier(store, others)
         self.seed = seed
         self.budget = budget
         self.tally = tally
@@ -152,16 +155,16 @@ class Driver:
             key = call_key(text)
             while (asking := self._asking.get(key)) is not None:
                 await asyncio.wait((asking,))
-            done = self.store.get(key) if self.store is not None else None
-            if done is not None:
-                check_answer(request, done)
+            earlier = None if self.earlier is None else self.earlier.find(model, call, payload, key)
+            if earlier is not None:
+                check_answer(request, earlier[1])
                 self.tally.replayed += 1
-                return key, done
+                return earlier
             self._asking[key] = asyncio.get_running_loop().create_future()
             try:
                 done, cost = await self._paid(seat, call, payload, len(text), order)
-                if self.store is not None:
-                    self.store.put(key, model.provider, model.name, payload, done, cost)
+                if self.earlier is not None:
+                    self.earlier.keep(key, model, payload, done, cost)
             finally:
                 self._asking.pop(key).set_result(None)
         except CallRejected as error:

@@ -102,6 +102,7 @@ class RunInfo(TypedDict, total=False):
     asked: list[str]
     ended_unknown: Count
     secrets_hidden: Count
+    reused: Count  # calls whose answers came from other runs
 
 
 FIELDS = TypeAdapter(RunInfo)

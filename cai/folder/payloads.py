@@ -1,4 +1,4 @@
-"""What a journal keeps of a call: each text once, a payload as a skeleton and what varies, and a seal over all."""
+"""What a journal keeps of a call: each text once, a payload as a skeleton and what varies, a seal; and their totals."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
+
+from cai.folder.answers import MOST_TOKENS
+from cai.records import Usage
 
 # The values of a payload that differ from call to call; the rest, the skeleton, is shared by thousands of calls.
 VARYING = frozenset({"content", "text", "prompt", "system", "seed", "id", "index", "sample"})
 COMPRESS_FROM = 160  # bytes; zlib makes shorter English texts longer, or saves less than it costs
 PIECES_FROM = 1_000  # characters; a longer text is stored by paragraph, which the next turn of its chain repeats
 REMEMBERED_PARTS = 8_192
+# Calls that were copied from other runs, and took nothing here.
+REUSED = "CREATE TABLE IF NOT EXISTS reused(key BLOB PRIMARY KEY) WITHOUT ROWID;"
+KNOWN = "COALESCE(SUM({0}) FILTER (WHERE {0} BETWEEN 0 AND {1} AND {0} = CAST({0} AS INTEGER)), 0)"
+COST = "CASE WHEN COUNT(cost) = COUNT(*) THEN TOTAL(cost) + (SELECT TOTAL(cost) FROM charges) END"
 # What changed bytes of a call lead to.
 BROKEN = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OverflowError)
 
@@ -94,3 +101,27 @@ class Texts:
         if isinstance(reference, list):
             return "\n\n".join(map(self.text, reference))
         return self.text(reference)
+
+
+class Spent(NamedTuple):
+    """What the finished calls of a folder took."""
+
+    calls: int
+    ended_unknown: int  # those whose server did not say why the reply ended
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    cost_usd: float | None  # None: the price of some call is not known
+    reused: int  # calls that were copied from other runs, and are not counted above
+
+
+def spent(db: sqlite3.Connection) -> Spent:
+    """Totals of everything that was paid for."""
+    tokens = ", ".join(KNOWN.format(name, MOST_TOKENS) for name in Usage.model_fields)
+    query = f"SELECT COUNT(*), COUNT(NULLIF(finish = 'unknown', 0)), {tokens}, {COST} FROM calls"
+    reused = 0
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'reused'").fetchone():  # not in journals of 0.1.0
+        (reused,) = db.execute("SELECT COUNT(*) FROM reused").fetchone()
+        query += " WHERE key NOT IN (SELECT key FROM reused)"
+    return Spent(*(*db.execute(query).fetchone(), reused))

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from cai.errors import RunError
-from cai.folder.answers import MOST_TOKENS, count, finish, log_probabilities, log_probability
+from cai.folder.answers import count, finish, log_probabilities, log_probability
 from cai.folder.files import Guard
-from cai.folder.payloads import Texts, each_varying, seal_of, sound
+from cai.folder.payloads import REUSED, Spent, Texts, each_varying, seal_of, sound, spent
 from cai.folder.rows import TABLES, Rows
-from cai.records import Completion, Usage, Values
+from cai.records import Completion, Values
 
 SCHEMA_VERSION = 2  # 1, of version 0.1.0, has states as numbers
 COMMIT_AFTER = 0.002  # seconds, in which more gathers; a commit takes about as long, however much it holds
@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS charges(cost REAL NOT NULL, at INTEGER NOT NULL);
 ANSWER = (
     "reply, finish, model, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning, logprobs, scores"
 )
+LIMITS = ("max_tokens", "max_completion_tokens")  # of a payload: the most tokens of its answer, as providers name it
 SEALED = f"skeleton, varying, {ANSWER}, cost"
 
 
@@ -65,18 +66,6 @@ class StoredCall(NamedTuple):
     completion: Completion
     at: int  # unix time in seconds
     cost_usd: float | None = None  # None: the price is not known
-
-
-class Spent(NamedTuple):
-    """What the finished calls of a folder took."""
-
-    calls: int
-    ended_unknown: int  # those whose server did not say why the reply ended
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int
-    cache_write_tokens: int
-    cost_usd: float | None  # None: the price of some call is not known
 
 
 def read_calls(folder: str | Path) -> Iterator[StoredCall]:
@@ -130,7 +119,9 @@ class Store:
             if not read_only:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")  # 2 ms a commit: a line must not outlast its calls
-                self._db.executescript(f"BEGIN; {SCHEMA} {TABLES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+                self._db.executescript(
+                    f"BEGIN; {SCHEMA} {REUSED} {TABLES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+                )
             self._seal = self._seal_column(read_only)
             opened.pop_all()
         self._texts = Texts(self._db)
@@ -183,6 +174,29 @@ class Store:
             )
         self._due()
 
+    def copy(self, key: bytes, provider: str, name: str, payload: Values, done: Completion) -> None:
+        """Keep a call of another run, which cost nothing here."""
+        self.put(key, provider, name, payload, done, 0.0)
+        with self._guard:
+            self._db.execute("INSERT OR IGNORE INTO reused VALUES (?)", (key,))
+
+    def discard(self, key: bytes) -> None:
+        """Forget the answer to a call that was asked again; what it cost stays."""
+        with self._guard:
+            query = "INSERT INTO charges SELECT cost, ? FROM calls WHERE key = ? AND cost IS NOT NULL"
+            self._db.execute(query, (int(time.time()), key))
+            for table in ("calls", "reused"):
+                self._db.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
+
+    def limits(self) -> list[int]:
+        """The limits of tokens that its calls have, the highest first; reads every call."""
+        limits = set[int]()
+        with self._guard:
+            for (part,) in self._db.execute("SELECT DISTINCT skeleton FROM calls").fetchall():
+                payload = orjson.loads(self._texts.text(part))["payload"]
+                limits.update(payload[name] for name in LIMITS if type(payload.get(name)) is int)
+        return sorted(limits, reverse=True)
+
     def has_all(self, keys: Sequence[str]) -> bool:
         """Whether every call of a row is there; keys: in hex, as the row has them, which may be 100,000."""
         query = "SELECT 1 FROM calls WHERE key = ?"
@@ -226,12 +240,8 @@ class Store:
 
     def spent(self) -> Spent:
         """Totals of everything that was paid for."""
-        known = "COALESCE(SUM({0}) FILTER (WHERE {0} BETWEEN 0 AND {1} AND {0} = CAST({0} AS INTEGER)), 0)"
-        tokens = ", ".join(known.format(name, MOST_TOKENS) for name in Usage.model_fields)
-        cost = "CASE WHEN COUNT(cost) = COUNT(*) THEN TOTAL(cost) + (SELECT TOTAL(cost) FROM charges) END"
-        query = f"SELECT COUNT(*), COUNT(NULLIF(finish = 'unknown', 0)), {tokens}, {cost} FROM calls"
         with self._guard:
-            return Spent(*self._db.execute(query).fetchone())
+            return spent(self._db)
 
     def _request(self, skeleton: int, varying: str) -> Any:
         values = map(self._texts.value, orjson.loads(varying))

@@ -15,7 +15,7 @@ from cai.calls.flow import Driver
 from cai.calls.model import Model, spec_of
 from cai.calls.prices import Price, Tally
 from cai.errors import RowDropped
-from cai.folder.rows import RETRIED, digest_of
+from cai.folder.rows import digest_of
 from cai.folder.store import Store
 from cai.models import provider_of
 from cai.records import BadPrompt, Completion, Item, Object, Record, Request, Role, Values
@@ -198,7 +198,7 @@ def _finished(run: Run[Any]) -> set[int]:
     if not run.is_resumed() or not (run.out / "calls.sqlite").exists():
         return set()
     with closing(Store(run.out, read_only=True)) as store:
-        return {position for position, _, state in store.rows.states() if state not in RETRIED}
+        return {position for position, _, state in store.rows.states() if state not in run.settings.retried}
 
 
 def _is_unusable(item: Item, seen: set[bytes]) -> bool:
@@ -259,6 +259,8 @@ def _notes(run: Plannable, most_cost: float | None) -> Iterator[str]:
         f"{settings.max_tokens}; nothing was asked of any model"
     )
     yield from run.plan_notes()
+    if settings.reused:
+        yield "answers that --reuse finds are counted as if they were asked for: there may be fewer calls"
     unpriced = sorted({spec_of(model) for model, price in run.planned().values() if price is None})
     if unpriced:
         yield f"no listed price for {', '.join(unpriced)}: state it with --price IN,OUT"

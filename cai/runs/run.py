@@ -11,11 +11,13 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cai.calls.again import check_reused, journals_of
+from cai.calls.earlier import OtherRun
 from cai.calls.feed import Again, Feed, play_many
 from cai.calls.flow import Driver, Seat
 from cai.calls.limits import Limiter
@@ -66,6 +68,7 @@ class Run(RunKind[Row]):
         self.prices = prices_of(players, settings.price, settings.max_cost)
         default = Path("runs") / f"{name}-{identity_hash(identity)}"
         self.out = default if settings.out is None else Path(settings.out)
+        check_reused(settings.reused, self.out)
         self.command_line: str | None = None  # of items that are in memory
         if isinstance(source, str | Path | None):
             words = [] if source is None else [str(source)]
@@ -86,6 +89,7 @@ class Run(RunKind[Row]):
         self._telling: tuple[bool, bool, bool, float] | None = None  # how well it shows what the run does
         self.cut: Any = None  # the ExportSummary of the cut at the end
         self._began = 0.0  # of all sessions together
+        self._others: list[OtherRun] = []  # whose answers are used
         self._hidden = 0  # answers of earlier sessions that held a secret
         self._unusable: BadPrompt | None = None  # the first record that cannot be used, until one can
         self._failed: dict[int, Any] = {}  # items that failed in an earlier session, by position: they come last
@@ -155,7 +159,7 @@ class Run(RunKind[Row]):
         self.tally.waiting = f"reading the {plural(self.unit)}"
         with closing(Feed(self.items())) as first:
             await first.first()  # a source that holds nothing leaves no folder behind
-            with closing(RunFolder(self.out, self.identity, force=self.settings.force)) as folder:
+            with self._folder() as folder:
                 await self._follow(folder)
                 error: CaiError | None = None
                 try:
@@ -200,6 +204,16 @@ class Run(RunKind[Row]):
         if self._once is not None:
             self._once.release()
 
+    @contextmanager
+    def _folder(self) -> Iterator[RunFolder]:
+        """The folder, and the journals of other runs."""
+        settings = self.settings
+        with (
+            journals_of(settings.reused, self.out) as self._others,
+            closing(RunFolder(self.out, self.identity, force=settings.force, retried=settings.retried)) as folder,
+        ):
+            yield folder
+
     def finish(self) -> None:
         """Play the session to its end; what was finished before an error is kept and cut."""
 
@@ -238,7 +252,8 @@ class Run(RunKind[Row]):
             for role, player in players.items():
                 model = self.players[player]
                 seats[role] = Seat(model, limiters[id(model)], sampling, self.prices[player])
-            drivers.append(Driver(seats, folder.store, seed=seed, budget=self.budget, tally=self.tally, roles=roles))
+            common: Values = {"budget": self.budget, "tally": self.tally, "roles": roles, "others": self._others}
+            drivers.append(Driver(seats, folder.store, seed=seed, **common))
         return drivers
 
     async def _play(self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place], place: Place) -> list[Row]:
@@ -291,6 +306,8 @@ class Run(RunKind[Row]):
         for driver in drivers:
             for seat in driver.seats.values():
                 seat.limiter.lenient = is_lenient
+            if driver.earlier is not None:
+                driver.earlier.anew = self.settings.retried if failed else ()
         return Feed(failed.items()) if failed else self.more()
 
     def _finished(self, row: Row) -> Row:
@@ -331,7 +348,8 @@ class Run(RunKind[Row]):
         usage = folder.store.spent()._asdict()
         cost = usage.pop("cost_usd")
         hidden = self._hidden + secrets_hidden(self.models)
-        more: Values = {"ended_unknown": usage.pop("ended_unknown"), "secrets_hidden": hidden, "asked": self.asked}
+        more: Values = {name: usage.pop(name) for name in ("ended_unknown", "reused")}
+        more |= {"secrets_hidden": hidden, "asked": self.asked}
         more["part_of"] = "" if self.part_of is None else seen_from(folder.path, self.part_of)
         self.info = folder.write_info(
             stopped=self.stopped,  # why the run is not finished; null when it is

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cai.calls.again import reasons_of
 from cai.calls.model import Connection
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
@@ -81,6 +82,17 @@ class RunSettings(BaseModel):
     out: str | Path | None = Field(
         None, description="Run folder (default: runs/<name>-<hash>; in Python nothing is kept without it)."
     )
+    retry: str | Sequence[str] = Field(
+        (),
+        description="Try dropped rows again: truncated (with a higher --max-tokens), empty, content_filter, too_long; "
+        "repeatable, or with commas. model_error always is.",
+        json_schema_extra={"repeat": True},
+    )
+    reuse: str | Path | Sequence[str | Path] = Field(
+        (),
+        description="Use the answers to equal calls in this run folder, too, for nothing; repeatable.",
+        json_schema_extra={"repeat": True},
+    )
     force: bool = Field(False, description="Start over in a folder that holds another run.")
 
     @model_validator(mode="after")
@@ -95,6 +107,22 @@ class RunSettings(BaseModel):
             if self.max_cost is not None:
                 raise UsageError(f"--max-cost cannot hold with {name!r} in --extra-body: use --max-tokens alone")
         return self
+
+    @model_validator(mode="after")
+    def _check_retry(self) -> RunSettings:
+        reasons_of(self.retry)
+        return self
+
+    @property
+    def retried(self) -> tuple[str, ...]:
+        """The reasons of drops that are tried again."""
+        return reasons_of(self.retry)
+
+    @property
+    def reused(self) -> list[Path]:
+        """The folders of runs whose answers are used."""
+        folders = [self.reuse] if isinstance(self.reuse, str | Path) else self.reuse
+        return list(map(Path, folders))
 
     @property
     def connection(self) -> Connection:

@@ -229,9 +229,9 @@ def test_what_was_spent_is_summed_and_unknown_where_one_call_has_no_price(tmp_pa
             for number in range(5):
                 put(store, chat(f"q{number}"), dataclasses.replace(DONE, cached_tokens=4), cost=0.25)
             store.charge(0.5)
-            assert store.spent() == (5, 0, 50, 10, 20, 0, 1.75)
+            assert store.spent() == (5, 0, 50, 10, 20, 0, 1.75, 0)
             put(store, chat("q"), dataclasses.replace(DONE, input_tokens=None), cost=None)
-            assert store.spent() == (6, 0, 50, 12, 20, 0, None)
+            assert store.spent() == (6, 0, 50, 12, 20, 0, None, 0)
 
     asyncio.run(main())
 

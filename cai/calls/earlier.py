@@ -1,0 +1,117 @@
+"""Answers that were given before: to the same question, or to one that allowed fewer tokens; here, or in other runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from cai.calls.model import Call, Model
+from cai.errors import RunError
+from cai.folder.store import Store, call_key, canonical_call
+from cai.records import Completion, DropReason, Values
+
+Question = tuple[bytes, Values, int | None]  # key, payload, and its limit of tokens if that is a lower one
+
+
+class OtherRun:
+    """The journal of another run, which is only read; a process may begin to write there.
+
+    It is opened as what nobody writes, since SQLite else leaves files of its own beside it, until there is such a file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._log = folder / "calls.sqlite-wal"  # whoever writes has it
+        self._is_written = self._log.exists()
+        with self._blaming():
+            self._store = Store(folder, read_only=True, briefly=not self._is_written)
+
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        try:
+            yield
+        except RunError as error:
+            raise RunError(f"--reuse {self._folder}: {error}; or leave that out") from error
+
+    def get(self, key: bytes) -> Completion | None:
+        """The finished call with this key, or None."""
+        with self._blaming():
+            if not self._is_written and self._log.exists():
+                self._is_written = True
+                self._store.close()
+                self._store = Store(self._folder, read_only=True)
+            return self._store.get(key)
+
+    def limits(self) -> list[int]:
+        """The limits of tokens that its calls have."""
+        with self._blaming():
+            return self._store.limits()
+
+    def close(self) -> None:
+        """Release its file."""
+        self._store.close()
+
+
+class Earlier:
+    """Where a driver looks for an answer before it asks, and keeps those that it gets.
+
+    An answer that ended before its limit also answers the same question under a higher one. others: journals of other
+    runs; a call of theirs is copied to the run's own, so that its rows name calls which are there. anew: reasons to
+    drop a row; an answer that leads to one of them is not taken, but asked for again.
+    """
+
+    def __init__(self, store: Store, others: Sequence[OtherRun] = ()) -> None:
+        self._store, self._others = store, others
+        self.anew: Sequence[str] = ()
+        self._limits: dict[int, list[int]] = {}  # of each journal, the run's own first, once one is asked for
+
+    def find(self, model: Model, call: Call, payload: Values, key: bytes) -> tuple[bytes, Completion] | None:
+        """The answer to a call, with the key of the call that got it; None: it is to be asked."""
+        journals: list[Store | OtherRun] = [self._store, *self._others]
+        for number, journal in enumerate(journals):
+            for asked, question, limit in self._questions(number, journal, model, call, (key, payload, None)):
+                done = journal.get(asked)
+                if done is None or (limit is not None and _may_be_cut(done, limit)) or _reason(done) in self.anew:
+                    continue
+                if number:
+                    self._store.copy(asked, model.provider, model.name, question, done)
+                return asked, done
+        return None
+
+    def _questions(
+        self, number: int, journal: Store | OtherRun, model: Model, call: Call, question: Question
+    ) -> Iterator[Question]:
+        """The question, and the same one under each lower limit that a journal has."""
+        yield question
+        if call.request.max_tokens is not None:  # then it has the same limit in every run
+            return
+        if number not in self._limits:
+            self._limits[number] = journal.limits()
+        for limit in self._limits[number]:
+            if limit < call.max_tokens:
+                payload = model.payload(replace(call, sampling=replace(call.sampling, max_tokens=limit)))
+                text = canonical_call(model.provider, model.name, payload, call.sample)
+                yield call_key(text), payload, limit
+
+    def keep(self, key: bytes, model: Model, payload: Values, done: Completion, cost: float | None) -> None:
+        """Keep an answer that was asked for, in place of one that was not taken."""
+        if self.anew:
+            self._store.discard(key)
+        self._store.put(key, model.provider, model.name, payload, done, cost)
+
+
+def _may_be_cut(done: Completion, limit: int) -> bool:
+    """Whether a higher limit could make an answer longer."""
+    if done.finish == "unknown":
+        return done.output_tokens is None or done.output_tokens >= limit
+    return done.finish == "length"
+
+
+def _reason(done: Completion) -> DropReason | None:
+    """The reason to drop a row that asking the same question again may do away with."""
+    if done.finish == "content_filter":
+        return "content_filter"
+    is_empty = not (done.text.strip() or done.scores or done.logprobs or done.finish == "length")
+    return "empty" if is_empty else None
