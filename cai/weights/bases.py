@@ -6,6 +6,7 @@ Weights come from safetensors or GGUF only, and no code that comes with them run
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from cai.weights.vendors import quiet
 
 TRAINABLE = ("hf", "local")  # providers whose models are weights to start from
 # What a folder's files say about the model; its README, plots, metrics and training state do not.
+COMMIT = re.compile("[0-9a-f]{40}")
 MARKED = (
     "*.safetensors", "*config.json", "tokenizer*", "*.jinja", "*.model", "merges.txt", "vocab*", "added_tokens.json",
     "special_tokens_map.json", "chat_template.json",
@@ -34,7 +36,8 @@ class Base:
     """A model that can be trained.
 
     place: a folder, or a name on the hub; mark: equal for equal weights. adapter: a folder, whose LoRA adapter goes on
-    the weights of `place`. commit: of a name on the hub, once it is known; None: whatever the name means when asked.
+    the weights of `place`. commit: of a name on the hub, once it is known, or the revision that its spec names; None:
+    whatever the name means when asked.
     """
 
     spec: str
@@ -79,20 +82,51 @@ def find_base(spec: str) -> Base:
     path = path_of(spec)
     if "/" in spec and not path.exists() and path.parent.is_dir():
         raise UsageError(f"{spec}: no such folder; a model of that name on the hub is written hf:{spec}")
-    base = base_at(spec, _name(spec))
-    if base.commit is not None or Path(base.place).exists():
+    return at_commit(base_at(spec, _name(spec)))
+
+
+def at_commit(base: Base) -> Base:
+    """The same model; of a name on the hub at the commit that it means now, for which the hub is asked once.
+
+    Raises UnknownModel if the hub does not give it.
+    """
+    if COMMIT.fullmatch(base.commit or "") or Path(base.place).exists():
         return base
     from huggingface_hub import hf_hub_download
 
     try:
         with quiet():
-            commit = Path(hf_hub_download(base.place, "config.json")).parent.name
+            commit = Path(hf_hub_download(base.place, "config.json", revision=base.commit)).parent.name
     except Exception as error:  # of a dozen types: no network, no such name, no right to read it
+        reason = hub_reason(error, base.place) or reason_of(error)
         raise UnknownModel(
-            f"{base.spec} is not a folder, and no model of that name can be read from the hub: {reason_of(error)}"
+            f"{base.spec} is not a folder, and no model of that name can be read from the hub: {reason}"
         ) from error
-    mark = f"{base.place}@{commit}"
-    return dataclasses.replace(base, commit=commit, mark=base.mark.replace(base.place, mark, 1))
+    named = base.place if base.commit is None else f"{base.place}@{base.commit}"
+    return dataclasses.replace(base, commit=commit, mark=base.mark.replace(named, f"{base.place}@{commit}", 1))
+
+
+def hub_reason(error: BaseException | None, name: str) -> str | None:
+    """What to do if the hub does not give a model because of who asks, or what was asked for; None of other errors."""
+    kinds = set()
+    while error is not None:  # transformers wraps what the hub's own package raises
+        kinds.add(type(error).__name__)
+        error = error.__cause__ or error.__context__
+    from huggingface_hub import get_token
+
+    has_token = get_token() is not None
+    if "GatedRepoError" in kinds:
+        whose = "the account of your token may not read it" if has_token else "no token says who asks"
+        return (
+            f"{name} is gated, and {whose}: accept its terms at https://huggingface.co/{name}, and set HF_TOKEN to a "
+            "token of that account"
+        )
+    if "RepositoryNotFoundError" in kinds:
+        whose = "your token may read" if has_token else "may be read without HF_TOKEN"
+        return f"the hub has no model {name} that {whose}: check the name"
+    if "RevisionNotFoundError" in kinds:
+        return f"{name} has no such revision: write a branch, a tag or a commit behind the @"
+    return None
 
 
 def base_at(spec: str, name: str) -> Base:
@@ -104,7 +138,8 @@ def base_at(spec: str, name: str) -> Base:
     if not path.exists():
         if _is_path(name):
             raise UsageError(f"{spec}: no such folder")
-        return Base(spec, name, name)
+        place, _, revision = name.partition("@")
+        return Base(spec, place, name, commit=revision or None)
     whole = (path / "config.json").exists()
     if not whole and not (path / "adapter_config.json").exists():
         raise UsageError(f"{spec}: the folder has no config.json, so it holds no transformers model")

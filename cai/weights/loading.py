@@ -15,7 +15,7 @@ from cai.errors import CaiError, UnknownModel, UsageError
 from cai.folder.files import need
 from cai.records import Values
 from cai.texts.wording import listed, reason_of
-from cai.weights.bases import Base, check_kind
+from cai.weights.bases import Base, check_kind, hub_reason
 from cai.weights.unpacked import warn_of_gguf
 from cai.weights.vendors import quiet
 
@@ -28,7 +28,9 @@ def reasons(spec: str, doing: str = "load") -> Iterator[None]:
     except CaiError:
         raise
     except Exception as error:
-        raise UnknownModel(f"cannot {doing} {spec}: {type(error).__name__}: {reason_of(error)}") from error
+        reason = hub_reason(error, spec.rpartition(":")[2].partition("@")[0])
+        reason = reason or f"{type(error).__name__}: {reason_of(error)}"
+        raise UnknownModel(f"cannot {doing} {spec}: {reason}") from error
 
 
 def words_of(base: Base) -> str:

@@ -17,7 +17,7 @@ from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_words import HFTokenizer
 from cai.records import Abilities
 from cai.sources.files import path_of
-from cai.weights.bases import Base, base_at, check_kind
+from cai.weights.bases import Base, at_commit, base_at, check_kind
 
 log = logging.getLogger("cai")
 
@@ -78,6 +78,7 @@ class TransformersModel(ABC):
         if torch.cuda.is_available():
             device, dtype = "cuda", torch.bfloat16
             self.concurrency = 64
+        self._base = at_commit(self._base)  # all its files, and the name of who answered, are of one commit
         log.info("loading %s on %s (%s)", self.spec, device, str(dtype).removeprefix("torch."))
         tokenizer, model = self._open(dtype)
         if self._base.adapter is not None:
@@ -85,9 +86,8 @@ class TransformersModel(ABC):
         model = model.to(device).eval()
         self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._answers_as = self.name
-        commit = getattr(model.config, "_commit_hash", None)
-        if commit:
-            self._answers_as += f"@{commit[:12]}"
+        if self._base.commit is not None and self._base.adapter is None:
+            self._answers_as = f"{self._base.place}@{self._base.commit[:12]}"
         self._opened = HFTokenizer(tokenizer), self._engine_of(model, tokenizer)
 
     def _loaded(self) -> tuple[HFTokenizer, HFEngine]:
