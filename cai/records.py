@@ -15,7 +15,7 @@ Object = Mapping[str, Any]  # a JSON object that is read
 OfPrompt = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)]  # position of a prompt; 16 bits below it number pairs
 OfPair = Annotated[int, Field(strict=True, ge=0, lt=1 << 48)]
 
-Role = Literal["assistant", "critic", "gate", "reviser", "judge"]
+Role = Literal["assistant", "screen", "critic", "gate", "reviser", "judge"]
 Protocol = Literal["logprob", "score", "vote", "reason", "reward"]  # how a judge is asked
 Finish = Literal["stop", "length", "content_filter", "unknown"]  # unknown: the server did not say, or in no known word
 DropReason = Literal[
@@ -130,6 +130,23 @@ class Round(Record):
         return _without_unset(self, write(self), "acceptance")
 
 
+class Screened(Record):
+    """What the critic said of a reply under one principle, before any critique."""
+
+    principle: str  # id
+    against: float | None  # log odds of Yes to whether the reply goes against it
+    keeps: float | None  # and to whether it keeps to it; None: the answer cannot be read
+    baseline: float | None  # half the difference of both, on average for ordinary replies
+    p: float | None  # that the reply goes against it: of half the difference without the baseline; None: not read
+
+
+class Screening(Record):
+    """What a screen of one reply found."""
+
+    principle: str | None  # id of the one that was drawn for the round; None: none was, and the reply stands
+    of: tuple[Screened, ...]
+
+
 class ConstitutionRef(Record):
     """Which constitution a row was made under."""
 
@@ -154,6 +171,13 @@ class Revision(Record):
     seed: int
     usage: Usage
     calls: tuple[str, ...]  # request hashes in the order asked; the keys of calls.sqlite
+    screens: tuple[Screening, ...] | None = (
+        None  # before each round; one more if the last found nothing; None: no screen
+    )
+
+    @model_serializer(mode="wrap")
+    def _row(self, write: SerializerFunctionWrapHandler) -> Values:
+        return _without_unset(self, write(self), "screens")
 
 
 class Candidate(Record):

@@ -31,9 +31,9 @@ class AskJudge:
         self._templates = templates
         self._examples = constitution.examples or templates.examples
         self.prefix, self.letters = "", ("A", "B")  # the form in which the answer's letter comes
-        if templates.prefix and (prefill or templates.completes):
-            self.prefix, self.letters = templates.prefix, (" A", " B")
-        self._quoting = Quoting(templates, templates.frame)
+        if templates.prefix["verdict"] and (prefill or templates.completes):
+            self.prefix, self.letters = templates.prefix["verdict"], (" A", " B")
+        self._quoting = Quoting(templates, templates.frame["judge"])
 
     def check(self, principles: Iterable[Principle]) -> None:
         """Word every question once; raises TemplateError if the template needs what a principle does not have."""

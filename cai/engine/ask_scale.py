@@ -27,9 +27,9 @@ class AskScale:
         templates.need("rate")
         self._templates = templates
         self.prefix, self.digits = "", tuple(VALUES)  # the form in which the answer's digit comes
-        if templates.scale_prefix and (prefill or templates.completes):
-            self.prefix, self.digits = templates.scale_prefix, tuple(f" {digit}" for digit in VALUES)
-        self._quoting = Quoting(templates, templates.scale_frame)
+        if templates.prefix["scale"] and (prefill or templates.completes):
+            self.prefix, self.digits = templates.prefix["scale"], tuple(f" {digit}" for digit in VALUES)
+        self._quoting = Quoting(templates, templates.frame["scale"])
 
     def check(self, scales: Iterable[Scale]) -> None:
         """Word every question once; raises TemplateError for one that cannot be worded."""

@@ -21,11 +21,40 @@ Verdict = Literal["revise", "nothing_to_fix"]
 
 
 @dataclass(frozen=True, slots=True)
+class YesNo:
+    """How a question is asked whose answer is Yes or No: its probabilities, or the word.
+
+    protocol: logprob, score or vote, as for a judge. prefix: how the answer is begun for a model; "" if it cannot be.
+    """
+
+    protocol: Protocol
+    prefix: str = ""
+
+    def letters(self, question: Request) -> Request:
+        """Ask for the probabilities of both words."""
+        question = replace(self._begun(question), temperature=0.0, max_tokens=1)
+        if self.protocol == "score":
+            space = " " if self.prefix else ""
+            return replace(question, score=(space + YES, space + NO))
+        return replace(question, top_logprobs=LISTED)
+
+    def word(self, question: Request) -> Request:
+        """Ask for the word itself."""
+        room = LETTER_TOKENS if self.prefix else None  # without a prefix a thinking model needs room
+        return replace(self._begun(question), temperature=0.0, max_tokens=room)
+
+    def _begun(self, question: Request) -> Request:
+        if question.text is None:
+            return replace(question, prefill=self.prefix)
+        return replace(question, text=f"{question.text} {self.prefix}".rstrip())
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
     """How a gate is asked, and what it decides.
 
-    threshold: in [0, 1]; a reply is revised if it needs a change with at least this probability. protocol: logprob,
-    score or vote, as for a judge. prefix: how the model's answer is begun for it; "" if it cannot be.
+    threshold: in [0, 1]; a reply is revised if it needs a change with at least this probability. protocol, prefix: see
+    `YesNo`.
     """
 
     threshold: float
@@ -38,13 +67,10 @@ class Gate:
         A model that lists no probabilities, or whose server refuses to, is asked for the word. Raises RowDropped if
         that is refused, too.
         """
-        if question.text is None:
-            question = replace(question, prefill=self.prefix)
-        else:
-            question = replace(question, text=f"{question.text} {self.prefix}".rstrip())
+        asked = YesNo(self.protocol, self.prefix)
         if self.protocol != "vote":
             try:
-                [answer] = yield [self._letters(question)]
+                [answer] = yield [replace(asked.letters(question), optional=True)]
             except RowDropped as refusal:
                 if refusal.reason != "model_error":
                     raise
@@ -53,15 +79,8 @@ class Gate:
                     return p_of(read_letters(answer, (YES, NO)))
         if self.threshold > SAID[YES]:  # no word could pass it
             return None
-        [answer] = yield [replace(question, temperature=0.0, max_tokens=LETTER_TOKENS if self.prefix else None)]
+        [answer] = yield [asked.word(question)]
         return read_word(answer)
-
-    def _letters(self, question: Request) -> Request:
-        question = replace(question, temperature=0.0, max_tokens=1, optional=True)
-        if self.protocol == "score":
-            space = " " if self.prefix else ""
-            return replace(question, score=(space + YES, space + NO))
-        return replace(question, top_logprobs=LISTED)
 
     def verdict(self, p_revise: float | None) -> Verdict | None:
         """What becomes of the reply; None: unknown, so that it is revised."""

@@ -3,7 +3,8 @@
 `revise` is a flow: a generator that yields the requests it needs next and is sent the answers; so is `sample`, which
 asks for several replies, from which a judge chooses. `Ask` words the requests: the turns a chat model sees, or the text
 a base model continues. In chat the conversation continues turn by turn, so that a server's prefix cache holds all but
-the last turn; the revision of one round replaces the assistant's turn in the next, as in the paper (appendix A).
+the last turn; the revision of one round replaces the assistant's turn in the next, as in the paper (appendix A). A set
+whose templates have a frame quotes conversation and reply in one turn instead.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.gate import Gate
+from cai.engine.quoting import Quoting
+from cai.engine.screen import Screen
 from cai.engine.template_checks import JOBS
 from cai.engine.templates import Templates
 from cai.errors import RowDropped
@@ -27,6 +30,7 @@ from cai.records import (
     Request,
     Role,
     Round,
+    Screening,
     Turns,
     Values,
 )
@@ -42,13 +46,22 @@ class Chain:
     initial: str
     rounds: tuple[Round, ...]
     final: str
+    screens: tuple[Screening, ...] = ()
 
 
 def revise(
-    prompt: Prompt, principles: Sequence[Principle], ask: Ask, *, gate: Gate | None, accept: Accept | None = None
+    prompt: Prompt,
+    principles: Sequence[Principle],
+    ask: Ask,
+    *,
+    gate: Gate | None,
+    screen: Screen | None = None,
+    accept: Accept | None = None,
 ) -> Generator[list[Request], list[Completion], Chain]:
     """Reply, then per principle critique the reply and revise it; the revision is the next round's reply.
 
+    A screen draws the principle of each round from those that the reply goes against, instead of these, which then only
+    say how many rounds there are at most; if it goes against none, the chain ends.
     With a gate, a reply that needs no change after its critique is kept as it is; one of which that cannot be read is
     revised. accept: whether the judge prefers a revision to the reply, which stands otherwise; None: a revision always
     takes its place. Raises RowDropped for an empty or truncated reply; a truncated critique is used as it is.
@@ -56,12 +69,19 @@ def revise(
     [completion] = yield [ask.respond(prompt)]
     initial = reply = _whole(completion, "assistant")
     rounds: list[Round] = []
+    screens = []
     for principle in principles:
+        if screen is not None:
+            drawn, screening = yield from screen.look(prompt, reply, [turn.principle for turn in rounds])
+            screens.append(screening)
+            if drawn is None:
+                break
+            principle = drawn
         turn = yield from _round(prompt, reply, len(rounds), principle, ask, gate, accept)
         rounds.append(turn)
         if turn.revision is not None:
             reply = turn.revision
-    return Chain(initial, tuple(rounds), reply)
+    return Chain(initial, tuple(rounds), reply, tuple(screens))
 
 
 def _round(
@@ -77,7 +97,7 @@ def _round(
         verdict = gate.verdict(p_revise)
     if verdict != "nothing_to_fix":
         [completion] = yield [ask.revise(prompt, reply, critique, principle)]
-        revision = _whole(completion, "reviser")
+        revision = _whole(replace(completion, text=ask.revision(completion.text)), "reviser")
     if accept is not None and revision not in (None, reply):
         acceptance = yield from accept(prompt.messages, reply, revision, principle)
         if not acceptance.accepted:
@@ -158,6 +178,8 @@ class Ask:
         stops = [stop for name, stops in templates.stop.items() if name not in JOBS["judge"] for stop in stops]
         labels = sorted({stop.strip() for stop in stops} - {""})
         self._labels = Labels(labels)
+        self._quoting = {name: Quoting(templates, frame) for name, frame in templates.frame.items() if frame}
+        self.begins_replies = False  # whether the reviser goes on with a reply that is begun for it
 
     def check(self, principles: Iterable[Principle]) -> None:
         """Word every question once; raises TemplateError if the templates need what a principle does not have."""
@@ -181,6 +203,8 @@ class Ask:
         """Ask what is wrong with a reply under a principle."""
         if self._templates.completes:
             return self._text("critic", "critique", prompt, reply=reply, principle=principle, gate=False)
+        if "critique" in self._quoting:
+            return self._whole("critic", "critique", prompt, principle, reply=reply)
         turns = self._turns(prompt, reply, self._question("critique", principle))
         return Request("critic", turns, stop=self._templates.stop["critique"])
 
@@ -196,6 +220,8 @@ class Ask:
         """Put the question of a template after a critique."""
         if self._templates.completes:
             return self._text(role, name, prompt, reply=reply, principle=principle, critique=critique)
+        if name in self._quoting:
+            return self._whole(role, name, prompt, principle, reply=reply, critique=critique)
         before = self._turns(prompt, reply, self._question("critique", principle))
         after = (_turn("assistant", critique), _turn("user", self._question(name, principle)))
         return Request(role, before + after, stop=self._templates.stop[name])
@@ -210,6 +236,27 @@ class Ask:
                 messages = messages[1:]
             messages = (_turn("system", system), *messages)
         return messages + tuple(map(_turn, ("assistant", "user"), rest))
+
+    def _whole(self, role: Role, name: str, prompt: Prompt, principle: Principle, **texts: str) -> Request:
+        """A question in one turn, in which nothing of the conversation can pass for its frame."""
+        quoting = self._quoting[name]
+        texts = {key: quoting.quoted(text.strip()) for key, text in texts.items()}
+        turns = quoting.turns(prompt.messages)
+        text = self._templates.render(
+            name, prompt=turns, principle=principle, examples=self._examples, gate=False, **texts
+        ).strip()
+        messages: Turns = (_turn("user", text),)
+        if self._system is not None:
+            messages = (_turn("system", self._system), *messages)
+        prefill = self._templates.prefix[name] if name == "revise" and self.begins_replies else ""
+        return Request(role, messages, stop=self._templates.stop[name], prefill=prefill)
+
+    def revision(self, answer: str) -> str:
+        """The reply in an answer of the reviser: without what begins and ends it, if the model writes that itself."""
+        text = answer.strip().removeprefix(self._templates.prefix["revise"])
+        for stop in self._templates.stop["revise"] if "revise" in self._quoting else ():
+            text = text.partition(stop)[0]
+        return text.strip()
 
     def _question(self, name: str, principle: Principle) -> str:
         key = (name, principle.id)

@@ -70,7 +70,7 @@ def show(name: str, template_set: str, template: str | None, message: str) -> li
         requests = [(each.id, ask.critique(prompt, reply, each)) for each in revised]
     elif template == "gate":
         templates.need("gate")
-        gate = Gate(0.5, "score", templates.gate_prefix)
+        gate = Gate(0.5, "score", templates.prefix["gate"])
         requests = [(each.id, next(gate.ask(ask.gate(prompt, reply, critique, each)))[0]) for each in revised]
     else:
         requests = [(each.id, ask.revise(prompt, reply, critique, each)) for each in revised]

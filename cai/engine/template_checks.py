@@ -23,22 +23,27 @@ VARIABLES: dict[str, frozenset[str]] = {
     "verdict": frozenset(),
     # `levels`: texts, from 1; `criterion`: a principle in a sentence, or none.
     "scale": frozenset({"prompt", "reply", "levels", "criterion", "examples"}),
+    # `against`: whether the question is if the reply goes against the principle, or if it keeps to it.
+    "screen": frozenset({"prompt", "reply", "principle", "against", "examples"}),
 }
 JOBS: dict[str, tuple[str, ...]] = {
     "revise": ("critique", "revise"),
     "judge": ("judge", "verdict"),
     "rate": ("scale",),
+    "screen": ("screen",),
 }
-WHOLE = ("judge", "scale")  # whose questions hold all that they are about, in chat sets, too
+WHOLE = ("judge", "scale", "screen")  # whose questions hold all that they are about, in chat sets, too
+CHAIN = ("critique", "gate", "revise")  # of which a chat model sees conversation and reply as turns, or one frames them
 IN_TURNS = frozenset({"prompt", "reply", "critique"})  # a chat model sees these as turns of their own
 NEEDED = {
     "critique": {"principle"},
     "revise": {"principle"},
     "judge": {"prompt", "first", "second", "principle"},
     "scale": {"prompt", "reply", "levels"},
+    "screen": {"prompt", "reply", "principle", "against"},
 }  # without them a template asks nothing of the kind
 PRINCIPLE_FIELDS = frozenset(Principle.model_fields)
-COMPLETION = "a set for base models, which writes the whole text, has a respond.jinja, too"
+OTHERS = "a set for base models, which writes the whole text, has a respond.jinja, too; one that quotes, a frame"
 
 
 def missing_files(names: Iterable[str]) -> str | None:
@@ -73,13 +78,13 @@ def _of_parts(path: Path, tree: nodes.Template, names: Collection[str]) -> Itera
 
 def _of_variables(path: Path, tree: nodes.Template, names: Collection[str]) -> Iterator[Finding]:
     """Variables and fields that a template is not given, and those that it ignores."""
-    variables = variables_of(path.stem, names)
+    variables = variables_of(path.stem, is_whole(path.stem, tree, names))
     used = find_undeclared_variables(tree)
     for name in sorted(used - variables):
         line = next((node.lineno for node in tree.find_all(nodes.Name) if node.name == name), 1)
         message = f"unknown variable {name!r} in {path.name}; {nearest(name, sorted(variables))}"
         if name in IN_TURNS & VARIABLES[path.stem]:
-            message = f"{name!r} is not given to chat templates: the model sees it as a turn; {COMPLETION}"
+            message = f"{name!r} is not given to chat templates: the model sees it as a turn; {OTHERS}"
         yield error_in(path, line, message)
     for getter in tree.find_all(nodes.Getattr):
         of_principle = isinstance(getter.node, nodes.Name) and getter.node.name == "principle"
@@ -92,11 +97,24 @@ def _of_variables(path: Path, tree: nodes.Template, names: Collection[str]) -> I
         yield warning_in(path, f"never uses {name!r}: every row is asked the same")
 
 
-def variables_of(name: str, names: Collection[str]) -> frozenset[str]:
-    """The variables that a template is given; names: the templates of its set."""
-    if name in WHOLE or "respond.jinja" in names:
-        return VARIABLES[name]
-    return VARIABLES[name] - IN_TURNS
+def is_whole(name: str, tree: nodes.Template, names: Collection[str]) -> bool:
+    """Whether a template writes all that its question is about: also if it has a frame for that."""
+    framed = (each for each in tree.find_all(nodes.Assign) if getattr(each.target, "name", None) == "frame")
+    return name in WHOLE or "respond.jinja" in names or (name in CHAIN and any(framed))
+
+
+def variables_of(name: str, whole: bool) -> frozenset[str]:
+    """The variables that a template is given; whole: it writes all that its question is about."""
+    return VARIABLES[name] if whole else VARIABLES[name] - IN_TURNS
+
+
+def mixed_chain(framed: Collection[str], names: Collection[str]) -> str | None:
+    """What is wrong with a chat set that frames only some questions of a chain; None: nothing."""
+    chain = {name for name in CHAIN if f"{name}.jinja" in names}
+    bare = sorted(chain - set(framed))
+    if "respond.jinja" in names or not bare or len(bare) == len(chain):
+        return None
+    return f"{bare[0]}.jinja sets no frame, and others of the chain do: one that a model sees in turns goes with none"
 
 
 def error_in(path: Path, line: int | None, message: str) -> Finding:

@@ -1,11 +1,12 @@
 """Template sets: folders of Jinja files that word what the models are asked.
 
 A set has `critique.jinja` and `revise.jinja`, or `judge.jinja` and `verdict.jinja`, or both; `gate.jinja` if it asks
-whether a reply needs a revision at all, and `scale.jinja` if it asks for ratings. With `respond.jinja` it is a
-completion set, which writes the whole text that a base model continues, after the worked examples of its
-`examples.yaml`. A template names its stop strings by `{% set stop = [...] %}`; judge.jinja and scale.jinja name by
-`frame` what separates their texts, and verdict.jinja, gate.jinja and scale.jinja by `prefix` how the answer begins, so
-that the letter, word or digit comes next.
+whether a reply needs a revision at all, `screen.jinja` if it asks that under several principles before any critique,
+and `scale.jinja` if it asks for ratings. With `respond.jinja` it is a completion set, which writes the whole text that
+a base model continues, after the worked examples of its `examples.yaml`. A template names its stop strings by `{% set
+stop = [...] %}`; judge.jinja, scale.jinja and screen.jinja name by `frame` what separates their texts, and so do
+critique.jinja, gate.jinja and revise.jinja if they quote the conversation in one turn instead of continuing it. Others
+name by `prefix` how the answer begins, so that the letter, word, digit or reply comes next.
 Rendering is sandboxed and strict: an undefined variable is an error, and text from prompts and replies is data, never
 rendered again.
 """
@@ -35,7 +36,9 @@ from cai.engine.template_checks import (
     WHOLE,
     error_in,
     find_problems,
+    is_whole,
     missing_files,
+    mixed_chain,
     variables_of,
     warning_in,
 )
@@ -64,9 +67,9 @@ SETTINGS: dict[str, tuple[TypeAdapter[Any], str, str]] = {  # the type of what a
 class Templates:
     """A loaded set.
 
-    `hash` is over the bytes of its files except those of the judge and the scale, `ungated_hash` over those without the
-    gate, `judge_hash` over all except those of the revision and the scale, and `scale_hash` over what is left without
-    those of the judge: rewording one job does not change a run of another.
+    `hash` is over the bytes of its files except those of the judge, the scale and the screen, `ungated_hash` over those
+    without the gate, `judge_hash`, `scale_hash` and `screen_hash` over the files of each with those that it shares:
+    rewording one job does not change a run of another.
     """
 
     source: str  # "built-in NAME", or the folder
@@ -74,13 +77,11 @@ class Templates:
     ungated_hash: str
     judge_hash: str
     scale_hash: str
+    screen_hash: str
     by_name: dict[str, Template]
-    stop: dict[str, tuple[str, ...]]
-    frame: tuple[str, ...]  # what no text of a conversation or reply may hold when it is judged
-    prefix: str  # how the judge's answer begins; "" if it begins with the letter
-    gate_prefix: str
-    scale_frame: tuple[str, ...]
-    scale_prefix: str
+    stop: dict[str, tuple[str, ...]]  # by template
+    frame: dict[str, tuple[str, ...]]  # what no text of a conversation or reply may hold when it is shown in one
+    prefix: dict[str, str]  # how an answer begins; "" if it begins with the letter or word
     examples: tuple[Example, ...]  # used if the constitution has none
 
     @property
@@ -89,7 +90,7 @@ class Templates:
         return "respond" in self.by_name
 
     def need(self, job: str) -> None:
-        """Raise TemplateError if the set has no templates for a job: "revise", "judge", "rate" or "gate"."""
+        """Raise TemplateError if the set has no templates for a job: "revise", "judge", "rate", "screen" or "gate"."""
         lacking = [f"{name}.jinja" for name in JOBS.get(job, (job,)) if name not in self.by_name]
         if lacking:
             raise TemplateError(f"the template set {self.source} has no {' and no '.join(lacking)}: it cannot {job}")
@@ -100,7 +101,7 @@ class Templates:
 
 
 def load_templates(name_or_folder: str | Path | None = None) -> Templates:
-    """The template set in a folder, or the built-in one of that name (`chat`, `fewshot`); None: the built-in `chat`.
+    """The template set in a folder, or the built-in one of that name (`chat`, `fewshot`, `quoted`); None: `chat`.
 
     Raises TemplateError with file and line for everything that can be known to be wrong before a model is asked.
     """
@@ -111,23 +112,21 @@ def load_templates(name_or_folder: str | Path | None = None) -> Templates:
         for finding in _findings(path, files, environment):
             if finding.level == "error":
                 raise TemplateError(finding.message, finding.file, finding.line)
-    of_revision = (*JOBS["revise"], "gate")
-    of_judge = (*JOBS["judge"], *JOBS["rate"])
-    ungated = _hash(files, (*of_judge, "gate"))
-    trees = {name: environment.parse(files.get(f"{name}.jinja", b"").decode("utf-8-sig")) for name in VARIABLES}
+    jobs = {**JOBS, "revise": (*JOBS["revise"], "gate")}
+    others = {job: [name for each in jobs if each != job for name in jobs[each]] for job in jobs}
+    ungated = _hash(files, (*others["revise"], "gate"))
+    trees = {name: environment.parse(_text(files, name)) for name in VARIABLES}
     return Templates(
         source=source,
-        hash=_hash(files, of_judge),
+        hash=_hash(files, others["revise"]),
         ungated_hash=SAME_WORDS.get(ungated, ungated),
-        judge_hash=_hash(files, (*of_revision, *JOBS["rate"])),
-        scale_hash=_hash(files, (*of_revision, *JOBS["judge"])),
+        judge_hash=_hash(files, others["judge"]),
+        scale_hash=_hash(files, others["rate"]),
+        screen_hash=_hash(files, others["screen"]),
         by_name={name: environment.get_template(f"{name}.jinja") for name in VARIABLES if f"{name}.jinja" in files},
         stop={name: _setting(tree, "stop") or () for name, tree in trees.items()},
-        frame=_setting(trees["judge"], "frame") or (),
-        prefix=_setting(trees["verdict"], "prefix") or "",
-        gate_prefix=_setting(trees["gate"], "prefix") or "",
-        scale_frame=_setting(trees["scale"], "frame") or (),
-        scale_prefix=_setting(trees["scale"], "prefix") or "",
+        frame={name: _setting(tree, "frame") or () for name, tree in trees.items()},
+        prefix={name: _prefix(name, tree) for name, tree in trees.items()},
         examples=_examples(path, files),
     )
 
@@ -183,6 +182,10 @@ def _environment(path: Path, files: Mapping[str, bytes]) -> Bounded:
     )
 
 
+def _text(files: Mapping[str, bytes], name: str) -> str:
+    return files.get(f"{name}.jinja", b"").decode("utf-8-sig")
+
+
 def _hash(files: Mapping[str, bytes], without: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for name, content in files.items():
@@ -223,6 +226,13 @@ def _setting(tree: nodes.Template, name: str) -> Any:
     return setting
 
 
+def _prefix(name: str, tree: nodes.Template) -> str:
+    """How the answer to a template begins; of a revision only if it is asked for in one turn."""
+    if name in ("verdict", "gate", "scale", "screen") or (name == "revise" and _setting(tree, "frame")):
+        return _setting(tree, "prefix") or ""
+    return ""
+
+
 # Checks before the first call, of sets that are not ours
 
 
@@ -234,6 +244,10 @@ def _findings(path: Path, files: Mapping[str, bytes], environment: Bounded) -> l
     findings = [finding for name in names for finding in _findings_in(path / name, files, environment)]
     if any(finding.level == "error" for finding in findings):
         return findings
+    trees = {name: environment.parse(_text(files, name)) for name in VARIABLES if f"{name}.jinja" in files}
+    mixed = mixed_chain([name for name, tree in trees.items() if _setting(tree, "frame")], names)
+    if mixed is not None:
+        return [*findings, error_in(path, None, mixed)]
     # Each template once, for a principle that lacks no wording, and with nothing that it is not given.
     words: Values = dict.fromkeys(WORDINGS, "Trial.")
     values: Values = dict.fromkeys(("reply", "critique", "first", "second", "criterion"), "Trial.")
@@ -242,11 +256,12 @@ def _findings(path: Path, files: Mapping[str, bytes], environment: Bounded) -> l
         "prompt": [{"role": "user", "content": "Trial."}],
         "gate": False,
         "reason": False,
+        "against": True,
     }
     try:
         values |= {"principle": Principle(id="trial", **words), "examples": _examples(path, files)}
-        for name in [name for name in VARIABLES if f"{name}.jinja" in files]:
-            variables = values.keys() & variables_of(name, files)
+        for name, tree in trees.items():
+            variables = values.keys() & variables_of(name, is_whole(name, tree, names))
             _rendered(environment.get_template(f"{name}.jinja"), {key: values[key] for key in variables})
     except TemplateError as error:
         findings.append(error_in(Path(str(error.path)), error.line, error.message))
@@ -263,8 +278,7 @@ def _findings_in(path: Path, files: Mapping[str, bytes], environment: Bounded) -
         if path.stem in WHOLE and not _setting(tree, "frame"):
             message = "sets no frame: a reply can imitate the end of itself, and what comes after it"
             findings.append(warning_in(path, message))
-        if path.name in ("verdict.jinja", "gate.jinja", "scale.jinja"):
-            _setting(tree, "prefix")
+        _prefix(path.stem, tree)
     except TemplateSyntaxError as error:
         return [error_in(path, error.lineno, error.message or "bad syntax")]
     except UnicodeDecodeError:

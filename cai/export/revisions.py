@@ -50,6 +50,7 @@ class RevisionCut(Cut):
         self._refusals_left = READ_FOR_REFUSALS if run.counts()["rows"] >= FEWEST_READ else 0
         self.refused = 0  # of the first replies in which they were looked for
         self.verdicts = Counter[str | None]()  # of the gate; None: its answer could not be read
+        self.screens = Counter[bool]()  # of the screens, whether they found a principle that the reply goes against
         self.accepted = Counter[bool]()  # of the revisions that a judge compared with the reply
 
     def cut(self) -> None:
@@ -104,6 +105,7 @@ class RevisionCut(Cut):
         facts.rows += 1
         if self._run.identity["gate"] is not False:
             self.verdicts.update(turn["verdict"] for turn in row["rounds"])
+        self.screens.update(screen["principle"] is not None for screen in row.get("screens", ()))
         for turn in row["rounds"]:
             acceptance = turn.get("acceptance")
             if acceptance is not None:

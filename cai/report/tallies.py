@@ -28,6 +28,7 @@ class Revisions(Tally[Revision]):
         self.rounds: Counter[str] = Counter()  # by principle
         self.changes: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
+        self.screens = self.standing = 0  # screens, and those that found nothing
         self.compared: Counter[bool] = Counter()  # revisions by a judge, and whether they were accepted
 
     def add(self, row: Revision) -> None:
@@ -36,6 +37,9 @@ class Revisions(Tally[Revision]):
         self.changed += row.final != row.initial
         self.first += len(row.initial)
         self.final += len(row.final)
+        for screening in row.screens or ():
+            self.screens += 1
+            self.standing += screening.principle is None
         for each in row.rounds:
             principle = name(each.principle)
             self.rounds[principle] += 1
@@ -48,6 +52,8 @@ class Revisions(Tally[Revision]):
         """How many replies changed, and in length."""
         if self.rows:
             yield share_fact("changed by a revision", self.changed, self.rows)
+            if self.screens:
+                yield share_fact("screens that found no principle", self.standing, self.screens)
             if self.compared:
                 yield share_fact("revisions accepted by the judge", self.compared[True], self.compared.total())
             lengths = f"{self.first / self.rows:,.0f} → {self.final / self.rows:,.0f}"

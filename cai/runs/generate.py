@@ -11,8 +11,9 @@ from cai.calls.model import Model, check_ability, check_temperature, spec_of
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.engine.asked import unshipped_words
-from cai.engine.gate import NO, SAID, YES, Gate
+from cai.engine.gate import NO, SAID, YES, Gate, YesNo
 from cai.engine.revise import Ask, Chain, revise
+from cai.engine.screen import BASELINE, SCREEN, AskScreen, Screen, baseline
 from cai.engine.templates import Templates, load_templates
 from cai.errors import CaiError, RunError, UsageError
 from cai.folder.lines import reading
@@ -39,7 +40,8 @@ class GenerateRun(PromptRun[Revision]):
         law = load_constitution(settings.constitution)
         templates = load_templates(settings.templates)
         self._principles = law.principles_for("revise")
-        Ask(templates, law).check(self._principles)
+        self._ask = Ask(templates, law, system=settings.system)
+        self._ask.check(self._principles)
         self.gate = threshold_of(settings.gate, templates)
         critic = settings.model if settings.critic is None else settings.critic
         reviser = critic if settings.reviser is None else settings.reviser
@@ -57,19 +59,26 @@ class GenerateRun(PromptRun[Revision]):
             "rounds": settings.rounds,
             "gate": False if self.gate is None else self.gate,
         }
+        self._screen: Screen | None = None
+        if settings.draw == "screen":
+            least = SCREEN if settings.screen_at is None else settings.screen_at
+            self._screen = Screen(AskScreen(templates, law), self._principles, least, settings.seed)
+            self._screen.ask.check(self._principles)
+            identity["screen"] = {**self._screen.ask.identity, "at": least}
         if self._acceptance is not None:
             identity["accept"] = self._acceptance.identity
         super().__init__(prompts, settings, law.name, templates, players, identity)
         self.constitution = law
         self._law = law.ref  # hashing it for each row takes 0.06 ms
         self.asked = unshipped_words(law, templates)
-        self._ask = Ask(templates, law, system=settings.system)
 
     def seats(self) -> list[Seats]:
         """The players have the roles of their names, the critic also answers for the gate, and who accepts judges."""
         roles: dict[Role, str] = {"assistant": "assistant", "critic": "critic", "reviser": "reviser"}
         if self.gate is not None:
             roles["gate"] = "critic"
+        if self._screen is not None:
+            roles["screen"] = "critic"
         if self._acceptance is not None:
             roles["judge"] = "accept"
         return [(roles, self.settings.sampling, self.settings.seed)]
@@ -80,6 +89,7 @@ class GenerateRun(PromptRun[Revision]):
             if player != "accept":
                 check_ability(model, completes=self.templates.completes)
                 check_temperature(model, self.settings.sampling)
+        self._ask.begins_replies = self.players["reviser"].can.prefill
         if self._acceptance is not None:
             self._acceptance.judging.check()
         gate = self._asked_gate
@@ -90,15 +100,27 @@ class GenerateRun(PromptRun[Revision]):
                 f"{SAID[YES]}, so that no reply would be revised: name {SAID[YES]} or less"
             )
 
-    @property
-    def _asked_gate(self) -> Gate | None:
-        """The gate as it is put to the critic, of which some know only once they are loaded what they can do."""
-        if self.gate is None:
-            return None
+    async def prepare(self, drivers: list[Driver]) -> None:
+        """Ask what the screen makes of ordinary replies."""
+        if self._screen is not None:
+            flow = baseline(self._screen.ask, self._principles, self._yes_no("screen"))
+            self._screen.baseline = (await drivers[0].play(BASELINE, 0, flow)).result
+
+    def _yes_no(self, name: str) -> YesNo:
+        """How the critic, of whom some know only once they are loaded what they can do, answers with Yes or No."""
         critic = self.players["critic"]
         can_begin = critic.can.prefill or self.templates.completes
-        prefix = self.templates.gate_prefix if can_begin else ""
-        return Gate(self.gate, choose_protocol(None, critic.can, spec_of(critic)), prefix)
+        return YesNo(
+            choose_protocol(None, critic.can, spec_of(critic)), self.templates.prefix[name] if can_begin else ""
+        )
+
+    @property
+    def _asked_gate(self) -> Gate | None:
+        """The gate as it is put to the critic."""
+        if self.gate is None:
+            return None
+        how = self._yes_no("gate")
+        return Gate(self.gate, how.protocol, how.prefix)
 
     def sessions(self) -> Iterator[Run[Any]]:
         """This run; raises RunError for a folder of version 0.1.0 whose critiques gave the verdict of the gate."""
@@ -131,12 +153,13 @@ class GenerateRun(PromptRun[Revision]):
         settings = self.settings
         principles = draw(self._principles, settings.rounds, settings.seed, item.id, stream="principles")
         accept = None if self._acceptance is None else self._acceptance.ask
-        flow = revise(item, principles, self._ask, gate=self._asked_gate, accept=accept)
+        flow = revise(item, principles, self._ask, gate=self._asked_gate, screen=self._screen, accept=accept)
         if self._acceptance is None:
             played = await drivers[0].play(item.id, position, flow)
         else:
             played = await self._acceptance.play(drivers[0], item, position, flow)
         chain = played.result
+        more: Values = {} if self._screen is None else {"screens": chain.screens}
         return Revision(
             id=item.id,
             position=position,
@@ -150,6 +173,7 @@ class GenerateRun(PromptRun[Revision]):
             seed=settings.seed,
             usage=played.usage,
             calls=played.calls,
+            **more,
         )
 
     def cut_options(self) -> Values:
@@ -173,6 +197,8 @@ class GenerateRun(PromptRun[Revision]):
         """What a reader of a plan should know."""
         if self.gate is not None:
             yield "a reply that the gate finds fine saves its revision: there may be fewer calls"
+        if self._screen is not None:
+            yield "every round is counted as one that is needed: a reply that goes against no principle saves it"
         if self._acceptance is not None:
             yield "a judge compares every revision with the reply before it, in both orders, under two principles"
 
@@ -188,14 +214,16 @@ class GenerateRun(PromptRun[Revision]):
         elif settings.gate is None and not self.templates.completes:
             gate += " (the template set has no gate.jinja)"
         rounds = counted(settings.rounds, "round")
-        accepted = ""
+        screened = accepted = ""
+        if self._screen is not None:
+            screened = f"under a principle that the reply goes against with p ≥ {self._screen.least:g}, "
         if self._acceptance is not None:
             judging = f"{self._acceptance.judging.protocol}, both orders"
             accepted = f"a revision is kept if the judge prefers it with p > {self._acceptance.least:g} ({judging}), "
         return {
             "constitution": f"{self.constitution.title}, {counted(len(self._principles), 'principle')}",
             "prompts": source_name(self.source, settings.limit),
-            "method": f"{rounds}, {gate}, {accepted}templates {self.templates.source}, {self.seed_words()}",
+            "method": f"{rounds}, {screened}{gate}, {accepted}templates {self.templates.source}, {self.seed_words()}",
             "model": models,
         }
 

@@ -56,6 +56,9 @@ class RunKind(ABC, Generic[Row]):
         """Whether an item never was in the source, by its position and the identity that the folder has."""
         return False
 
+    async def prepare(self, drivers: list[Driver]) -> None:
+        """Ask what must be known before the first item."""
+
     @abstractmethod
     async def play(self, drivers: list[Driver], item: Any, position: int) -> Row:
         """One item to its row; raises RowDropped if only this item is lost."""

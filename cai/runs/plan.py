@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from cai.calls.flow import Driver
 from cai.calls.model import Model, spec_of
 from cai.calls.prices import Price, Tally
+from cai.engine.screen import BASELINE
 from cai.errors import RowDropped
 from cai.folder.rows import digest_of
 from cai.folder.store import Store
@@ -91,10 +92,11 @@ class Plannable(Protocol):
 class StandIn(Driver):
     """Counts what flows ask, and answers with `length` tokens, or as many as a request allows.
 
-    A gate lets no reply pass, and with `split` is asked for a word, too. A judge finds both letters equally likely. In
-    words it prefers the same reply in both orders, or with `split` the one that comes first, so that votes are asked
-    for again. players: by role, whose `counts` these are. requests: what tells apart those about the same item so far;
-    an equal one is not counted again, as a run has its answer.
+    A screen finds that a reply goes against every principle, a gate lets none pass, and with `split` is asked for a
+    word, too. A judge finds both letters equally likely. In words it prefers the same reply in both orders, or with
+    `split` the one that comes first, so that votes are asked for again. players: by role, whose `counts` these are.
+    requests: what tells apart those about the same item so far; an equal one is not counted again, as a run has its
+    answer.
     """
 
     def __init__(
@@ -118,6 +120,12 @@ class StandIn(Driver):
             listed = {"A": EVEN, "B": EVEN}
             if request.role == "gate":  # which lets no reply pass, and at most is asked for a word, too
                 listed = {} if self._split and request.top_logprobs else {"Yes": 0.0, "No": UNLIKELY}
+            elif request.role == "screen":  # it finds that ordinary replies keep to every principle, and others to none
+                word, other = ("No", "Yes") if number % 2 == (row != BASELINE) else ("Yes", "No")
+                text = f"{word} {text}"
+                listed = {word: 0.0, other: UNLIKELY}
+                if request.score:
+                    listed = {name: listed[name] for name in ("Yes", "No")}
             scores = tuple(islice(cycle(listed.values()), len(request.score))) or None
             answer = Completion(text, "stop", "stand-in", logprobs=(listed,) if listed else None, scores=scores)
             answers.append((b"", answer))
@@ -128,7 +136,9 @@ class StandIn(Driver):
         player = self._players[request.role]
         length = min(self._length, request.max_tokens or self._length)
         texts = [turn["content"] for turn in request.messages]
-        asked = request.prefill, request.score, request.top_logprobs, request.sample, request.index
+        asked: list[Any] = [request.prefill, request.score, request.top_logprobs, request.sample, request.index]
+        if self._split and request.role == "screen":  # a reply may be another one in each round
+            asked.append(len(self._requests))
         key = (player, request.text, *asked, *texts)
         if key not in self._requests:
             self._requests.add(key)
@@ -166,6 +176,10 @@ async def _play(run: Plannable, likely: Counts, most: Counts) -> Counter[str]:
     for part in run.parts():
         finished = _finished(part)
         seen = set[bytes]()
+        for counts, share in ((likely, TYPICAL_ANSWER), (most, 1.0)):  # of a run that is resumed, they are in the store
+            length = round(part.settings.max_tokens * share)
+            stored = {player: Counter[str]() for player in counts} if finished else counts
+            await part.prepare(_stand_ins(part, stored, length, set(), split=share == 1.0))
         for position, item in part.items():
             status = "new"
             if _is_unusable(item, seen):
@@ -185,12 +199,16 @@ async def _rehearse(
 ) -> None:
     """Count what is asked about an item, and the tokens, if an answer has this share of the tokens that it may have."""
     length = round(run.settings.max_tokens * share)
-    drivers: list[Driver] = [StandIn(players, counts, length, requests, split=split) for players, _, _ in run.seats()]
+    drivers = _stand_ins(run, counts, length, requests, split=split)
     with suppress(RowDropped):  # nothing is asked about two replies that are the same
         row = await run.play(drivers, item, position)
         run.kept(row)
         for later, (place, pair) in run.follow_ups(row):
             await _rehearse(later, pair, place, counts, share, requests, split=split)
+
+
+def _stand_ins(run: Run[Any], counts: Counts, length: int, requests: set[Any], *, split: bool) -> list[Driver]:
+    return [StandIn(players, counts, length, requests, split=split) for players, _, _ in run.seats()]
 
 
 def _finished(run: Run[Any]) -> set[int]:

@@ -165,6 +165,7 @@ class Run(RunKind[Row]):
                 try:
                     self.tally.waiting = "loading the model"
                     drivers = await self.begin(folder)
+                    await self.prepare(drivers)
                     self.tally.waiting = ""
                     workers = max(seat.limiter.concurrency for driver in drivers for seat in driver.seats.values())
                     feed: Feed[Place] | None = first

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from cai.calls.again import reasons_of
 from cai.calls.model import Connection
 from cai.constitution.principles import Constitution
+from cai.engine.screen import SCREEN
 from cai.errors import UsageError
 from cai.export.options import MIN_CONFIDENCE, Pairing
 from cai.export.sft import SFT_FORMAT, SftFormat
@@ -56,7 +57,9 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
-    templates: str | Path | None = Field(None, description="Template set: chat (the default), fewshot, or a folder.")
+    templates: str | Path | None = Field(
+        None, description="Template set: chat (the default), quoted, fewshot, or a folder."
+    )
     temperature: float = Field(1.0, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
     max_tokens: Count = Field(512, description="Longest answer in tokens; a reply that reaches it is dropped.")
     extra_body: Object = Field({}, repr=False, description="JSON object merged into every request.")
@@ -185,6 +188,15 @@ class GenerateSettings(PromptSettings):
         f"(default: {GATE} for chat templates).",
         json_schema_extra={"alone": str(GATE), "off": "Revise every reply, without asking."},
     )
+    draw: Literal["uniform", "screen"] = Field(
+        "uniform",
+        description="How the principle of a round is drawn: uniform, by weight alone; or screen, from those that the "
+        "reply goes against, as the critic says; if it goes against none, it stays.",
+    )
+    screen_at: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None,
+        description=f"With --draw screen: probability from which a reply goes against a principle (default {SCREEN}).",
+    )
     accept: str | None = Field(
         None, description=f"Judge who must prefer a revision, or the reply stands: {JUDGE_SPECS} (default: nobody)."
     )
@@ -196,7 +208,9 @@ class GenerateSettings(PromptSettings):
     sft_format: SftFormat | None = Field(None, description=SFT_FORMAT)
 
     @model_validator(mode="after")
-    def _check_accept(self) -> GenerateSettings:
+    def _check_thresholds(self) -> GenerateSettings:
+        if self.screen_at is not None and self.draw != "screen":
+            raise UsageError("--screen-at is for --draw screen: name that, too, or leave it out")
         if self.accept_at is not None and self.accept is None:
             raise UsageError("--accept-at is for --accept: name the judge, such as --accept openai:NAME")
         return self

@@ -116,7 +116,7 @@ def test_no_reply_and_no_turn_can_write_the_frame(templates: str, parts: list[st
     asked = text_of(ask.question((Message(role="user", content=hostile),), hostile, SCALE))
     start, middle, end = calm.partition("ONE")[0], calm.partition("ONE")[2].partition("TWO")[0], calm.split("TWO")[1]
     assert asked.startswith(start) and asked.endswith(end) and asked.count(middle) == 1
-    for frame in built_in(templates).scale_frame:
+    for frame in built_in(templates).frame["scale"]:
         tags = frame.startswith("<")
         count = [line.count(frame) if tags else line.startswith(frame) for line in asked.splitlines()]
         assert sum(count) == sum(line.count(frame) if tags else line.startswith(frame) for line in calm.splitlines())

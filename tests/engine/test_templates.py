@@ -71,7 +71,7 @@ def golden_texts() -> dict[str, str]:
                 "revise": ask.revise(PROMPT, "With a stone.", "It is curt.", principle),
             }
             if name == "chat":
-                gate = Gate(0.5, "score", load_templates(name).gate_prefix)
+                gate = Gate(0.5, "score", load_templates(name).prefix["gate"])
                 [asked["gate"]] = next(gate.ask(ask.gate(PROMPT, "With a stone.", "It is curt.", principle)))
             judge = AskJudge(load_templates(name), law, prefill=True)
             pair = TURNS, "With a stone.", "On a wet stone,\n\nat 20 degrees.", principle
@@ -257,9 +257,9 @@ def test_half_of_a_judge_is_no_set(tmp_path: Path, file: str) -> None:
 
 def test_frame_and_prefix_are_those_the_templates_set(tmp_path: Path) -> None:
     loaded = load_templates(a_set(tmp_path / "own", **JUDGE))
-    assert (loaded.frame, loaded.prefix) == (("<one>", "Said:"), "It is")
+    assert (loaded.frame["judge"], loaded.prefix["verdict"]) == (("<one>", "Said:"), "It is")
     bare = load_templates(a_set(tmp_path / "bare", **JUDGE | {"verdict.jinja": "Which?"}))
-    assert bare.prefix == ""
+    assert bare.prefix["verdict"] == ""
 
 
 @pytest.mark.parametrize("prefix", ["'It is '", "''", "['It is']", "principle.id", "'It is\\n'"])
@@ -287,7 +287,7 @@ def test_every_label_of_a_judges_layout_is_in_its_frame(name: str) -> None:
     written = set(
         re.findall(r"^(</?\w+>)$|^((?:User|Assistant|System|Human|Reply [AB]|Rule|Reasons|Choice):)", text, re.M)
     )
-    assert {tag or label for tag, label in written} == set(load_templates(name).frame)
+    assert {tag or label for tag, label in written} == set(load_templates(name).frame["judge"])
 
 
 # What is wrong with a set is said before a model is asked

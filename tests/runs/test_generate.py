@@ -105,7 +105,7 @@ def test_the_ends_of_the_ranges_are_taken(given: dict[str, Any]) -> None:
 def test_an_unknown_setting_gets_a_suggestion() -> None:
     with pytest.raises(UsageError, match="unknown setting 'temprature'; did you mean 'temperature'"):
         make_settings({"temprature": 1})
-    with pytest.raises(UsageError, match="unknown setting 'zzz'; known: base_url, concurrency, constitution, critic"):
+    with pytest.raises(UsageError, match="unknown setting 'zzz'; known: accept, accept_at, base_url, concurrency"):
         make_settings({"zzz": 1})
 
 

@@ -25,6 +25,7 @@ from cai.records import (
     Reading,
     Revision,
     Round,
+    Screening,
     Turns,
     Values,
     Vote,
@@ -99,7 +100,10 @@ def _conversation(prompt: Turns | str | None) -> Iterator[Line]:
 def _revision(row: Revision, marked: bool) -> Iterator[Line]:
     reply = row.initial
     yield "reply", reply
+    screens = list(row.screens or ())
     for place, turn in enumerate(row.rounds, 1):
+        if screens:
+            yield f"screen {place}", _screening(screens.pop(0))
         yield f"critique {place}", f"({turn.principle}) {turn.critique}"
         if turn.verdict is not None or turn.p_revise is not None:
             words = (turn.verdict or "not readable").replace("_", " ")
@@ -110,8 +114,22 @@ def _revision(row: Revision, marked: bool) -> Iterator[Line]:
             yield f"revision {place}", _diff(reply, turn.revision, marked)
         if turn.revision is not None:
             reply = turn.revision
+    for screening in screens:
+        yield f"screen {len(row.rounds) + 1}", _screening(screening)
     if row.final != reply:
         yield "final", _diff(reply, row.final, marked)
+
+
+def _screening(screening: Screening) -> str:
+    """Under which principles a reply was screened, the likeliest first, and the one that was drawn."""
+    table = "P(goes against) | principle | against | keeps to | baseline\n"
+    for each in sorted(screening.of, key=lambda each: -1.0 if each.p is None else -each.p):
+        odds = (number(value, "+.3f") for value in (each.against, each.keeps, each.baseline))
+        drawn = "drawn" * (each.principle == screening.principle)
+        table += f"{number(each.p, '.3f')} | {cell(each.principle)} | {' | '.join(odds)} ||   {drawn}\n"
+    if screening.principle is None:
+        table += "none is likely enough: the reply stands\n"
+    return columns(visible(table)).rstrip("\n")
 
 
 def _comparison(place: int, reply: str, turn: Round, judged: Acceptance, marked: bool) -> Iterator[Line]:

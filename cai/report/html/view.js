@@ -179,10 +179,24 @@ function verdict(row) {
   return `judge: ${row.z ? (row.z > 0 ? "a" : "b") : "tie"}, p(a) ${number(row.p_a)}`;
 }
 
+function screening(screen) {
+  const found = screen.principle === null
+    ? "the screen finds no principle that the reply goes against: it stands"
+    : `of the principles that the reply goes against, ${textOf(screen.principle)} was drawn`;
+  const head = ["principle", "p(goes against)", "against", "keeps to", "baseline"];
+  const sorted = [...screen.of].sort((one, other) => (other.p ?? -1) - (one.p ?? -1));
+  const lines = sorted.map((each) => [
+    each.principle, number(each.p), plus(each.against), plus(each.keeps), plus(each.baseline),
+  ]);
+  return [note(found), table(head, lines)];
+}
+
 function rounds(row) {
   const made = [text("First reply", row.initial)];
+  const screens = row.screens ?? [];
   let before = row.initial;
   row.rounds.forEach((round, at) => {
+    if (at < screens.length) made.push(...screening(screens[at]));
     const gate = round.p_revise === null ? "" : `, p(needs a change) ${number(round.p_revise, 2)}`;
     made.push(text(`Critique ${at + 1} under ${textOf(round.principle)}${gate}`, round.critique));
     const judged = round.acceptance ?? null;
@@ -197,6 +211,7 @@ function rounds(row) {
       before = round.revision;
     }
   });
+  if (screens.length > row.rounds.length) made.push(...screening(screens[row.rounds.length]));
   if (row.rounds.length > 1 && diffs.chain) made.push(diffBlock("First reply to final text", row.initial, row.final));
   return made;
 }
