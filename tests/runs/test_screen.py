@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from habits import Answer, Asked, Habits, Mode, answer, chat, listed, says, serving
+from terminal import cai
 
+from cai import make_report
 from cai.engine.screen import ordinary
 from cai.errors import Unreadable, UsageError
 from cai.export.export import export_run
@@ -53,6 +55,11 @@ def chain(asked: Asked) -> Answer:
     turns = [turn["content"] for turn in asked.payload["messages"]]
     if "<reply>" in turns[0]:
         return screened(turns[0])
+    if "<reply_a>" in turns[0]:
+        shown = re.findall(r"<reply_[ab]>\n(.*?)\n", turns[0])
+        odds = float(shown[1].count("un") - shown[0].count("un"))
+        tokens = (("A", -math.log1p(math.exp(-odds))), ("B", -math.log1p(math.exp(odds))))
+        return answer(chat("A", choice={"logprobs": listed(*tokens)}))
     if "Write only the new reply" in turns[-1]:
         mended = str(re.findall(r"Be (\w+)\.", turns[-1])[-1])
         return says(turns[1].replace(f"un{mended}", mended))(asked)
@@ -162,6 +169,22 @@ def test_readers_of_a_row_without_a_round_know_what_to_do(server: Habits, tmp_pa
     assert "1 of 2 screens found no principle" in " ".join(export_run(out).notes)
     card = (out / "README.md").read_text()
     assert "1 of 2 screens found none" in card
+
+
+def test_show_and_report_say_what_screen_and_judge_found(server: Habits, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(server, out, ["fine", "unkind"], rounds=2, accept="openai:j").finish()
+    fine, mended = (row.id for row in rows(out))
+    shown = cai("show", str(out), fine).stdout
+    for words in ("screen 1", "kind", "+4.000", "none is likely enough: the reply stands"):
+        assert words in shown
+    shown = cai("show", str(out), mended).stdout
+    verdict = "accepted, P(it is better) 0.731 (logprob)"
+    for words in ("screen 1", "0.881", "drawn", verdict, "a is the revision", "screen 2"):
+        assert words in shown
+    make_report([out], tmp_path / "report.html")
+    report = (tmp_path / "report.html").read_text()
+    assert "screens that found no principle" in report and "revisions accepted by the judge" in report
 
 
 def test_what_a_screen_is_belongs_to_the_identity(server: Habits, tmp_path: Path) -> None:
