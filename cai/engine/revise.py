@@ -102,7 +102,9 @@ def _round(
         acceptance = yield from accept(prompt.messages, reply, revision, principle)
         if not acceptance.accepted:
             revision = None
-    more: Values = {} if accept is None else {"acceptance": acceptance}
+    more: Values = {}
+    if accept is not None:
+        more["acceptance"] = acceptance
     return Round(
         principle=principle.id,
         critique=critique,
@@ -248,14 +250,17 @@ class Ask:
         messages: Turns = (_turn("user", text),)
         if self._system is not None:
             messages = (_turn("system", self._system), *messages)
-        prefill = self._templates.prefix[name] if name == "revise" and self.begins_replies else ""
+        prefill = ""
+        if name == "revise" and self.begins_replies:
+            prefill = self._templates.prefix[name]
         return Request(role, messages, stop=self._templates.stop[name], prefill=prefill)
 
     def revision(self, answer: str) -> str:
         """The reply in an answer of the reviser: without what begins and ends it, if the model writes that itself."""
         text = answer.strip().removeprefix(self._templates.prefix["revise"])
-        for stop in self._templates.stop["revise"] if "revise" in self._quoting else ():
-            text = text.partition(stop)[0]
+        if "revise" in self._quoting:
+            for stop in self._templates.stop["revise"]:
+                text = text.partition(stop)[0]
         return text.strip()
 
     def _question(self, name: str, principle: Principle) -> str:

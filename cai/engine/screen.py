@@ -19,7 +19,7 @@ import orjson
 
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle
-from cai.engine.gate import NO, YES, YesNo, read_word
+from cai.engine.gate import NO, SAID, YES, YesNo, read_word
 from cai.engine.letters import LEAST_MASS, probability, read_letters
 from cai.engine.quoting import Quoting
 from cai.engine.templates import Templates
@@ -30,6 +30,7 @@ from cai.sources.files import folder
 SCREEN = 0.6  # a principle is drawn from those that a reply goes against with at least this probability
 MOST = 16  # principles that a reply is screened under; of more, so many are drawn by weight
 BASELINE = "screen baseline"  # in place of the id of a row
+OF_WORDS = {p: math.log(p) - math.log1p(-p) for p in SAID.values()}
 Odds = float | None  # log odds of Yes against No; None: the answer cannot be read
 Scores = Generator[list[Request], list[Completion], list[tuple[Odds, Odds]]]
 
@@ -94,14 +95,15 @@ def _odds_of_letters(answer: Completion) -> Odds:
 
 
 def _odds_of_word(answer: Completion) -> Odds:
-    p = read_word(answer)
-    return None if p is None else math.log(p) - math.log1p(-p)
+    return OF_WORDS.get(read_word(answer))
 
 
 def _half(pair: tuple[Odds, Odds]) -> Odds:
     """Half the difference of both log odds, in which what a model says to everything cancels; None if one lacks."""
     against, keeps = pair
-    return None if against is None or keeps is None else (against - keeps) / 2
+    if against is None or keeps is None:
+        return None
+    return (against - keeps) / 2
 
 
 # The baseline
@@ -117,10 +119,10 @@ def ordinary() -> tuple[tuple[Turns, str], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """How a run asks, and what each principle's questions give for ordinary replies; None: they cannot be read."""
+    """How a run asks, and what each principle's questions give for ordinary replies, if that can be read."""
 
     how: YesNo
-    odds: Mapping[str, Odds]
+    odds: Mapping[str, float]
 
 
 def baseline(
@@ -153,7 +155,7 @@ def baseline(
             f"the critic does not answer Yes or No: {read:.0%} of the screen's answers about ordinary replies can be "
             "read; use --draw uniform, another --critic, or word screen.jinja for it"
         )
-    return Baseline(how, {name: statistics.fmean(values) if values else None for name, values in halves.items()})
+    return Baseline(how, {name: statistics.fmean(values) for name, values in halves.items() if values})
 
 
 # A reply
@@ -186,11 +188,10 @@ class Screen:
         scores = yield from self.ask.scores(prompt.messages, reply, principles, self.baseline.how)
         screened = []
         for principle, pair in zip(principles, scores, strict=True):
-            ordinary_odds, odds = self.baseline.odds[principle.id], _half(pair)
-            p = None if odds is None or ordinary_odds is None else probability(odds - ordinary_odds)
-            screened.append(
-                Screened(principle=principle.id, against=pair[0], keeps=pair[1], baseline=ordinary_odds, p=p)
-            )
+            usual, odds, p = self.baseline.odds.get(principle.id), _half(pair), None
+            if odds is not None and usual is not None:
+                p = probability(odds - usual)
+            screened.append(Screened(principle=principle.id, against=pair[0], keeps=pair[1], baseline=usual, p=p))
         if all(each.p is None for each in screened):
             raise RowDropped("invalid_vote", "screen", "no answer of the screen can be read as Yes or No")
         wanting = [

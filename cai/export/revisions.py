@@ -72,7 +72,9 @@ class RevisionCut(Cut):
 
     def _pairs(self, row: Row) -> Iterator[tuple[Row, Reason | None]]:
         """The pairs of a row, at least one, each with the reason for which it is left out."""
-        judged = [] if self._at is None else list(judged_pairs(row))
+        judged = []
+        if self._at is not None:
+            judged = list(judged_pairs(row))
         for each, acceptance in judged:
             yield each, self._doubt(acceptance) or self._fault_of(each["chosen"][0]["content"], row)
         if judged:
@@ -164,10 +166,11 @@ def judged_pairs(row: Row) -> Iterator[tuple[Row, Acceptance]]:
         if turn["acceptance"] is not None:
             acceptance = Acceptance.model_validate(turn["acceptance"])
             sides = [(turn["revision"] or acceptance.rejected, own, "reviser"), (before, origin, role)]
-            p = acceptance.p
+            p = margin = None
+            if acceptance.p is not None and acceptance.z is not None:
+                p, margin = max(acceptance.p, 1.0 - acceptance.p), abs(acceptance.z)
             if not acceptance.accepted:
                 sides.reverse()
-                p = None if p is None else 1.0 - p
             (chosen, chosen_from, author), (rejected, rejected_from, _) = sides
             yield (
                 {
@@ -178,7 +181,7 @@ def judged_pairs(row: Row) -> Iterator[tuple[Row, Acceptance]]:
                     "judged": True,
                     **_provenance(row, number, list(dict.fromkeys(vote.principle for vote in acceptance.votes))),
                     "model": row["models"][author],
-                    "margin": None if acceptance.z is None else abs(acceptance.z),
+                    "margin": margin,
                     "confidence": p,
                     "judge": row["models"]["judge"],
                     "protocol": acceptance.protocol,

@@ -61,7 +61,9 @@ class GenerateRun(PromptRun[Revision]):
         }
         self._screen: Screen | None = None
         if settings.draw == "screen":
-            least = SCREEN if settings.screen_at is None else settings.screen_at
+            least = SCREEN
+            if settings.screen_at is not None:
+                least = settings.screen_at
             self._screen = Screen(AskScreen(templates, law), self._principles, least, settings.seed)
             self._screen.ask.check(self._principles)
             identity["screen"] = {**self._screen.ask.identity, "at": least}
@@ -152,14 +154,17 @@ class GenerateRun(PromptRun[Revision]):
         """One prompt to its row."""
         settings = self.settings
         principles = draw(self._principles, settings.rounds, settings.seed, item.id, stream="principles")
-        accept = None if self._acceptance is None else self._acceptance.ask
+        acceptance = self._acceptance
+        accept = acceptance and acceptance.ask
         flow = revise(item, principles, self._ask, gate=self._asked_gate, screen=self._screen, accept=accept)
-        if self._acceptance is None:
+        if acceptance is None:
             played = await drivers[0].play(item.id, position, flow)
         else:
-            played = await self._acceptance.play(drivers[0], item, position, flow)
+            played = await acceptance.play(drivers[0], item, position, flow)
         chain = played.result
-        more: Values = {} if self._screen is None else {"screens": chain.screens}
+        more: Values = {}
+        if self._screen is not None:
+            more["screens"] = chain.screens
         return Revision(
             id=item.id,
             position=position,
@@ -244,7 +249,7 @@ class Accepting:
         if mute:
             raise UsageError(f"--accept: principle {mute[0]!r} tells a judge nothing: give it 'choose', or 'text'")
         self.judging = Judging(model, LabelSettings.model_validate({"judge": spec}), templates, law, None)
-        self.least = ACCEPT if settings.accept_at is None else settings.accept_at
+        self.least = settings.accept_at or ACCEPT
         self._helpfulness = helpfulness_of(law)
         self._whose: Literal["constitution", "built-in"] = "constitution"
         if self._helpfulness is HELPFULNESS:

@@ -178,8 +178,9 @@ async def _play(run: Plannable, likely: Counts, most: Counts) -> Counter[str]:
         seen = set[bytes]()
         for counts, share in ((likely, TYPICAL_ANSWER), (most, 1.0)):  # of a run that is resumed, they are in the store
             length = round(part.settings.max_tokens * share)
-            stored = {player: Counter[str]() for player in counts} if finished else counts
-            await part.prepare(_stand_ins(part, stored, length, set(), split=share == 1.0))
+            if finished:
+                counts = {player: Counter() for player in counts}
+            await part.prepare(_stand_ins(part, counts, length, set(), split=share == 1.0))
         for position, item in part.items():
             status = "new"
             if _is_unusable(item, seen):

@@ -132,7 +132,7 @@ def test_a_principle_whose_answers_cannot_be_read_is_not_drawn() -> None:
     (drawn, screening), _ = play(look.look(ASKED, "So.", []), answer)
     assert drawn.id == "p1"
     assert (screening.of[0].against, screening.of[0].p) == (None, None)
-    mute = Screen(look.ask, own.principles, 0.0, 0, Baseline(SCORE, {"p0": 0.0, "p1": None}))
+    mute = Screen(look.ask, own.principles, 0.0, 0, Baseline(SCORE, {"p0": 0.0}))
     with pytest.raises(RowDropped, match="no answer of the screen can be read"):
         play(mute.look(ASKED, "So.", []), answer)
 
