@@ -30,7 +30,7 @@ from cai.sources.files import folder
 SCREEN = 0.6  # a principle is drawn from those that a reply goes against with at least this probability
 MOST = 16  # principles that a reply is screened under; of more, so many are drawn by weight
 BASELINE = "screen baseline"  # in place of the id of a row
-OF_WORDS = {p: math.log(p) - math.log1p(-p) for p in SAID.values()}
+OF_WORDS: dict[float | None, float] = {p: math.log(p) - math.log1p(-p) for p in SAID.values()}
 Odds = float | None  # log odds of Yes against No; None: the answer cannot be read
 Scores = Generator[list[Request], list[Completion], list[tuple[Odds, Odds]]]
 

@@ -155,7 +155,9 @@ class GenerateRun(PromptRun[Revision]):
         settings = self.settings
         principles = draw(self._principles, settings.rounds, settings.seed, item.id, stream="principles")
         acceptance = self._acceptance
-        accept = acceptance and acceptance.ask
+        accept = None
+        if acceptance is not None:
+            accept = acceptance.ask
         flow = revise(item, principles, self._ask, gate=self._asked_gate, screen=self._screen, accept=accept)
         if acceptance is None:
             played = await drivers[0].play(item.id, position, flow)
