@@ -4,7 +4,9 @@
 
 The first line of output is the port. `POST /v1/chat/completions`, `/v1/completions` and `/v1/messages` answer with
 words drawn from a hash of the payload, so equal payloads get equal replies in any order; `max_tokens`, stop strings
-and logprobs are honoured as far as counting words goes. `GET /stats` tells requests, unique payloads, duplicates, the
+and logprobs are honoured as far as counting words goes. `POST /v1/decisions` answers typed questions with probabilities
+drawn from their whole text; with `--vllm` a judge's letters are, too, and the tokens that are named are listed, as
+vLLM 0.33 does. `GET /stats` tells requests, unique payloads, duplicates, the
 most requests in flight, and answers by status. A hand-written HTTP/1.1 parser keeps it cheap: a benchmark of a client
 must not measure its server. It imports nothing of cai.
 """
@@ -34,6 +36,14 @@ REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found",
 MODES = "ok tail 429 400 cut html slow empty filtered length"
 
 
+SCHEMA = {  # as much of vLLM's as shows what it takes
+    "paths": {"/v1/chat/completions": {}, "/v1/decisions": {}},
+    "components": {
+        "schemas": {"PredicateQuestion": {}, "ChatCompletionRequest": {"properties": {"logprob_token_ids": {}}}}
+    },
+}
+
+
 @dataclass
 class Stub:
     """What the server was told to be, and what it has seen."""
@@ -46,6 +56,7 @@ class Stub:
     marker: str = "POISON"
     words: int = 40
     per_word: float = 0.0
+    vllm: bool = False
     log: int | None = None  # file descriptor
     in_flight: int = 0
     most_in_flight: int = 0
@@ -117,10 +128,40 @@ def letters(digest: bytes) -> dict[str, float]:
     return {"A": math.log(p * 0.98), "B": math.log((1 - p) * 0.98)}
 
 
+def question_digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:12]
+
+
+def decisions(payload: dict[str, Any]) -> dict[str, Any]:
+    """Answers to typed questions: of two choices or a predicate, the first as likely as a judge's letter A."""
+    state = payload["input"]
+    if not isinstance(state, str):
+        state = "\n\n".join(turn["content"] for turn in state)
+    answers = []
+    for question in payload["questions"]:
+        top = letters(question_digest(f"{state}\n\n{question['instructions']}"))
+        p = 1 / (1 + math.exp(top["B"] - top["A"]))
+        made = {"type": question["type"], "name": question.get("name")}
+        if question["type"] == "choice":
+            values = [choice["value"] for choice in question["choices"]]
+            listed = [{"value": value, "probability": each} for value, each in zip(values, (p, 1 - p), strict=True)]
+            answers.append({**made, "choice": values[p < 0.5], "probabilities": listed, "confidence": max(p, 1 - p)})
+        else:
+            answers.append({**made, "probability": p})
+    return {"answers": answers}
+
+
+def named(ids: list[int], top: dict[str, float]) -> dict[str, float]:
+    """The tokens of these ids, which are code points."""
+    return {chr(token): top.get(chr(token), -12.0) for token in ids}
+
+
 def chat(payload: dict[str, Any], digest: bytes, text: str, finish: str) -> dict[str, Any]:
     choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
     if payload.get("logprobs"):
         top = letters(digest)
+        if "logprob_token_ids" in payload:
+            top = named(payload["logprob_token_ids"], top)
         choice["message"]["content"] = best = max(top, key=top.__getitem__)
         listed = [{"token": token, "logprob": value} for token, value in top.items()]
         choice["logprobs"] = {"content": [{"token": best, "logprob": top[best], "top_logprobs": listed}]}
@@ -137,11 +178,14 @@ def completion(payload: dict[str, Any], digest: bytes, text: str, finish: str) -
 
 
 def answer(path: str, payload: dict[str, Any], digest: bytes, text: str, finish: str) -> bytes:
-    """The 200 body of one of the three wire formats."""
+    """The 200 body of one of the four wire formats."""
     asked, said = len(orjson.dumps(payload)) // 4, len(text.split())
-    if path.endswith("/messages"):
+    if path.endswith("/decisions"):
+        body: dict[str, Any] = decisions(payload)
+        body["usage"] = {"input_tokens": asked, "output_tokens": 0, "total_tokens": asked}
+    elif path.endswith("/messages"):
         reason = {"stop": "end_turn", "length": "max_tokens", "content_filter": "refusal"}[finish]
-        body: dict[str, Any] = {
+        body = {
             "type": "message", "role": "assistant", "stop_reason": reason, "content": [{"type": "text", "text": text}],
             "usage": {"input_tokens": asked, "output_tokens": said},
         }  # fmt: skip
@@ -181,7 +225,11 @@ class Connection(asyncio.Protocol):
     def handle(self, method: bytes, path: str, head: bytes, body: bytes) -> None:
         if method == b"GET" and path == "/stats":
             return self.write(200, orjson.dumps(self.stub.stats()))
-        if method != b"POST" or not path.endswith(("/completions", "/messages")):
+        if self.stub.vllm and path == "/openapi.json":
+            return self.write(200, orjson.dumps(SCHEMA))
+        if self.stub.vllm and path == "/tokenize":
+            return self.write(200, orjson.dumps({"tokens": list(map(ord, orjson.loads(body)["prompt"]))}))
+        if method != b"POST" or not path.endswith(("/completions", "/messages", "/decisions")):
             return self.write(404, orjson.dumps({"detail": "Not Found"}))
         stub, payload = self.stub, orjson.loads(body)
         digest = hashlib.sha256(orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)).digest()[:12]
@@ -197,8 +245,13 @@ class Connection(asyncio.Protocol):
             sent = self.error(status, head)
         else:
             text, finish = reply_to(payload, digest, 1 if payload.get("logprobs") else stub.words)
+            text = "" if path.endswith("/decisions") else text  # it writes nothing, and takes no time for that
             delay += stub.per_word * len(text.split())
             text = "" if mode in ("empty", "filtered") else text
+            if stub.vllm and path.endswith("/chat/completions"):
+                digest = question_digest(
+                    [turn for turn in payload["messages"] if turn["role"] == "user"][-1]["content"]
+                )
             finish = {"filtered": "content_filter", "length": "length"}.get(mode, finish)
             sent = answer(path, payload, digest, text, finish)
         if delay > 0:
@@ -254,13 +307,16 @@ def main() -> None:
     parser.add_argument("--marker", default="POISON", help="mode 400: requests that contain it are refused")
     parser.add_argument("--words", type=int, default=40, help="length of a reply")
     parser.add_argument("--per-word", type=float, default=0.0, help="further seconds for every word of a reply")
+    parser.add_argument("--vllm", action="store_true", help="answer a judge like vLLM 0.33")
     parser.add_argument("--log", help="file that gets a line with the payload's hash when a request arrives")
     args = parser.parse_args()
     if args.mode not in MODES.split() and not (args.mode.isdigit() and 400 <= int(args.mode) < 600):
         parser.error(f"unknown mode {args.mode!r}; known: {MODES}, 400 to 599")
     share = args.share if args.share is not None else 0.05 if args.mode == "tail" else 1.0
     log = os.open(args.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if args.log else None
-    stub = Stub(args.latency, args.mode, share, args.rate, args.window, args.marker, args.words, args.per_word, log)
+    stub = Stub(
+        args.latency, args.mode, share, args.rate, args.window, args.marker, args.words, args.per_word, args.vllm, log
+    )
     asyncio.run(serve(stub, args.host, args.port))
 
 

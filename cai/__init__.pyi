@@ -93,7 +93,7 @@ def alabel(
     reuse: str | Path | Sequence[str | Path] = (),
     force: bool = False,
     judge: str = "local",
-    protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
     principles: int = 3,
     pairing: Literal["all", "best-worst", "final"] | Literal["models"] = "all",
     min_confidence: float | None = None,
@@ -134,7 +134,7 @@ def asample(
     best_of: int | None = None,
     judge: str | None = None,
     constitution: str | Path | Constitution | None = None,
-    protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
     principles: int | None = None,
     sft_format: Literal["completion", "messages"] | None = None,
 ) -> AsyncGenerator[Candidates]: ...
@@ -160,7 +160,7 @@ def constitution_test(
     retry: str | Sequence[str] = (),
     reuse: str | Path | Sequence[str | Path] = (),
     force: bool = False,
-    protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
 ) -> TrialReport: ...
 def evaluate(
     models: str | Sequence[str],
@@ -190,7 +190,7 @@ def evaluate(
     prompt_field: str | None = None,
     judge: str = "local",
     constitution: str | Path | Constitution = "harmless",
-    protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
     principles: int = 3,
     n: int = 1,
     suite: str | None = None,
@@ -312,7 +312,7 @@ def label(
     reuse: str | Path | Sequence[str | Path] = (),
     force: bool = False,
     judge: str = "local",
-    protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
     principles: int = 3,
     pairing: Literal["all", "best-worst", "final"] | Literal["models"] = "all",
     min_confidence: float | None = None,
@@ -353,7 +353,7 @@ def sample(
     best_of: int | None = None,
     judge: str | None = None,
     constitution: str | Path | Constitution | None = None,
-    protocol: Literal["logprob", "score", "vote", "reason", "reward"] | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
     principles: int | None = None,
     sft_format: Literal["completion", "messages"] | None = None,
 ) -> Rows[Candidates]: ...

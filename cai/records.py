@@ -16,7 +16,7 @@ OfPrompt = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)]  # position of a
 OfPair = Annotated[int, Field(strict=True, ge=0, lt=1 << 48)]
 
 Role = Literal["assistant", "screen", "critic", "gate", "reviser", "judge"]
-Protocol = Literal["logprob", "score", "vote", "reason", "reward"]  # how a judge is asked
+Protocol = Literal["logprob", "score", "vote", "reason", "reward", "decide"]  # how a judge is asked
 Finish = Literal["stop", "length", "content_filter", "unknown"]  # unknown: the server did not say, or in no known word
 DropReason = Literal[
     "bad_input", "invalid_vote", "order_flip", "low_confidence", "identical", "duplicate_prompt", "near_duplicate",
@@ -81,8 +81,8 @@ class Reading(Record):
 
     first: float | None = None  # natural log probability of the letter of the reply that was shown first
     second: float | None = None  # and of the other; None: the judge gives no probabilities
-    mass: float | None = None  # probability of both letters together, in [0, 1]
-    bounded: bool = False  # a letter is below the listed tokens: its log probability is the list's lowest
+    mass: float | None = None  # probability of both letters together, in [0, 1]; None: not known, as of decisions
+    bounded: bool = False  # a letter is at most as likely as this: it is below the listed tokens, or was clipped
     choice: Literal["first", "second"] | None = None  # the likelier letter, or the one that was named; None: neither
     problem: str | None = None  # why it does not count; None: it does
 
@@ -389,6 +389,22 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """One typed question, answered with probabilities: which of the choices; or if it has none, whether it is true."""
+
+    name: str  # by which its answer is found
+    instructions: str  # a predicate's is a statement
+    choices: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Literal["choice", "predicate"]:
+        """What OpenAI's Decisions API calls a question of this kind."""
+        if self.choices:
+            return "choice"
+        return "predicate"
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a flow asks: `messages` for a chat model, or `text` for a base model to continue.
 
@@ -396,6 +412,8 @@ class Request:
     top_logprobs: how many alternatives per generated token to return; 0 for none.
     score: continuations whose log-probability is asked for instead of a reply; the completion's `scores` match them.
     Of a single one with `top_logprobs` the completion's `logprobs` are those of its own tokens.
+    decisions: typed questions about the messages, asked instead of for a reply; the completion's text is a JSON list of
+    their answers, in the shape of OpenAI's Decisions API.
     sample: tells equal questions apart if several answers are wanted.
     index: its number among the requests of its role in the row, from 0; None: counted as they come.
     optional: the flow can do without an answer, so that a refusal loses nothing.
@@ -410,6 +428,7 @@ class Request:
     temperature: float | None = None
     top_logprobs: int = 0
     score: tuple[str, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     sample: int = 0
     index: int | None = None
     optional: bool = False
@@ -444,6 +463,10 @@ class Abilities:
     seed: bool = True  # can be sent one
     reward: bool = False  # gives a conversation a number, and no words
     guard: bool = False  # says whether a reply is safe, and no words
+    decisions: int = (
+        0  # typed questions that it takes in one request, if its server answers such at all; 0: it takes none
+    )
+    decides: bool = False  # it is known to answer them, so that a judge is asked so
 
 
 Playable = Prompt | Contest | Entry | Probe

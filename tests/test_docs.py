@@ -51,10 +51,10 @@ from test_house import FLOORS, MODULES, PACKAGE
 
 from cai import generate, load_constitution
 from cai.calls.model import Connection, Model
+from cai.calls.protocols import choose_protocol
 from cai.errors import UsageError
 from cai.models import open_model
 from cai.records import Protocol
-from cai.runs.judging import choose_protocol
 from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings
 
 CLI = ROOT / "docs" / "cli.md"
@@ -227,7 +227,7 @@ def listed_models(cells: str) -> Iterator[tuple[Model, str]]:
 
 def test_the_page_about_models_knows_what_each_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    rows = list(listed_models(r"(?: (?:yes|no|fixed|\d+) \|){10}"))
+    rows = list(listed_models(r"(?: (?:yes|no|fixed|\d+) \|){12}"))
     assert len(rows) == 10
     for model, cells in rows:
         can = [*dataclasses.asdict(model.can).values(), model.concurrency]
@@ -239,7 +239,7 @@ def test_the_page_about_models_knows_what_each_can_do(monkeypatch: pytest.Monkey
 def test_the_page_about_models_knows_how_each_can_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     rows = list(listed_models(r" (?:`\w+`(?:, )?)+ \|"))
-    assert len(rows) == 9
+    assert len(rows) == 10
     for model, cells in rows:
         default, *others = re.findall(r"`(\w+)`", cells)
         assert choose_protocol(None, model.can, model.name) == default, model.name

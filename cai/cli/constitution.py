@@ -101,7 +101,8 @@ def constitution_test(
     file: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
     judge: Annotated[str, typer.Option(help=f"Judge: {SPECS}.")] = "local",
     protocol: Annotated[
-        str | None, typer.Option(help="How to ask: logprob, score, vote or reason (default: the best for the judge).")
+        str | None,
+        typer.Option(help="How to ask: logprob, score, vote, reason or decide (default: the best for the judge)."),
     ] = None,
     principle: Annotated[str | None, typer.Option(help="Test only the principle with this id.")] = None,
     json: Json = False,

@@ -67,7 +67,9 @@ def judge_bench(
     judge: Annotated[list[str] | None, typer.Option(help=f"Judge: {JUDGE_SPECS}; repeatable (default: local).")] = None,
     protocol: Annotated[
         list[str] | None,
-        typer.Option(help="How to ask: logprob, score, vote or reason; repeatable (default: the best for each judge)."),
+        typer.Option(
+            help="How to ask: logprob, score, vote, reason or decide; repeatable (default: the best for each judge)."
+        ),
     ] = None,
     constitution: Annotated[
         str, typer.Option("--constitution", "-c", help="Constitution: a built-in NAME or a PATH.")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cai.constitution.principles import Constitution, Principle
+from cai.constitution.principles import WORDINGS, Constitution, Principle
 from cai.engine.letters import LETTER_TOKENS, LISTED
 from cai.engine.quoting import Quoting
 from cai.engine.templates import Templates
-from cai.records import Message, Request, Values
+from cai.errors import TemplateError
+from cai.records import Decision, Message, Request, Values
 
 REASON_TOKENS = 256  # for "at most three sentences"
 
+CHOICES = ("A", "B")  # of a typed question: the first reply, and the second
+OTHER = Principle.model_validate({"id": "other", **dict.fromkeys(WORDINGS, "\N{WHITE SQUARE}")})  # begins like no other
 Question = tuple[Sequence[Message], str, str, Principle]  # the conversation, the replies as shown, and the principle
 
 
@@ -24,11 +28,12 @@ class AskJudge:
     no labels of other few-shot prompts, either.
 
     prefill: whether the model continues a started reply; then the letter comes next to the template's prefix.
+    decisions: how many typed questions the model takes in one request.
     """
 
-    def __init__(self, templates: Templates, constitution: Constitution, *, prefill: bool) -> None:
+    def __init__(self, templates: Templates, constitution: Constitution, *, prefill: bool, decisions: int = 1) -> None:
         templates.need("judge")
-        self._templates = templates
+        self._templates, self._most = templates, decisions
         self._examples = constitution.examples or templates.examples
         self.prefix, self.letters = "", ("A", "B")  # the form in which the answer's letter comes
         if templates.prefix["verdict"] and (prefill or templates.completes):
@@ -41,6 +46,37 @@ class AskJudge:
         for principle in principles:
             question = (Message(role="user", content="Trial."),), "Trial.", "Trial.", principle
             self.letter(question, score=True)
+
+    def check_decisions(self, principles: Sequence[Principle]) -> None:
+        """Word every typed question once; raises TemplateError if the replies cannot be told from what is asked."""
+        turn = Message(role="user", content="Trial.")
+        for request in self.decide((turn,), "First trial.", "Second trial.", principles):
+            shown = request.messages[0]["content"]
+            asked = "".join(decision.instructions for decision in request.decisions)
+            if not ("First trial." in shown and "Second trial." in shown) or "trial." in asked:
+                raise TemplateError(
+                    "judge.jinja asks its principle before or beside the replies: put it on a line of its own behind "
+                    "both, so that --protocol decide can ask about them under several"
+                )
+
+    def decide(
+        self, prompt: Sequence[Message], first: str, second: str, principles: Sequence[Principle]
+    ) -> list[Request]:
+        """Ask for the choice under every principle at once, in as few requests as the model takes.
+
+        The message is what the questions of `letter` have in common, and each instruction the rest of one.
+        """
+        texts = [self._render((prompt, first, second, each), reason=False) for each in (*principles, OTHER)]
+        shared = shared_lines(texts)
+        turn = Message(role="user", content=shared.rstrip())
+        decisions = [
+            Decision(f"q{number}", text[len(shared) :].strip(), CHOICES)
+            for number, text in enumerate(texts[:-1], start=1)
+        ]
+        return [
+            Request("judge", (turn,), max_tokens=1, temperature=0.0, decisions=tuple(decisions[start:][: self._most]))
+            for start in range(0, len(decisions), self._most)
+        ]
 
     def letter(self, question: Question, *, score: bool, reasons: str | None = None) -> Request:
         """Ask for the probabilities of the two letters; `score`: of only these two, else among the likeliest tokens.
@@ -99,3 +135,9 @@ class AskJudge:
             reason=reason,
             examples=self._examples,
         ).strip()
+
+
+def shared_lines(texts: Iterable[str]) -> str:
+    """The lines with which all texts begin."""
+    rows = zip(*(text.split("\n") for text in texts), strict=False)
+    return "\n".join(row[0] for row in itertools.takewhile(lambda row: len({*row}) == 1, rows))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from cai.calls.decisions import read_decisions
 from cai.constitution.levels import LEVELS
 from cai.constitution.scale import Scale
 from cai.engine.letters import LETTER_TOKENS, LISTED
-from cai.engine.levels import Grade, read_levels, read_word
+from cai.engine.levels import Grade, read_levels, read_predicates, read_word
 from cai.engine.quoting import Quoting
 from cai.engine.templates import Templates
-from cai.records import Completion, Message, Protocol, Request
+from cai.records import Completion, Decision, Message, Protocol, Request
 
 VALUES = {str(level): float(level) for level in range(1, LEVELS + 1)}
 
@@ -41,8 +43,14 @@ class AskScale:
     ) -> Generator[list[Request], list[Completion], Grade]:
         """Ask for the probability of every digit: of only these (score), or among the likeliest tokens (logprob).
 
-        With the protocol vote the digit is named in words: a value without probabilities.
+        With the protocol vote the digit is named in words: a value without probabilities. With decide the question is
+        what a statement for each level is about, all in one request.
         """
+        if protocol == "decide":
+            statement = self._templates.prefix["scale"] or "The level that fits the reply best is"
+            levels = tuple(Decision(f"level{digit}", f"{statement} {digit}.") for digit in VALUES)
+            [answer] = yield [replace(self.question(prompt, reply, scale, max_tokens=1, decisions=levels), prefill="")]
+            return read_predicates(read_decisions(answer.text, levels), VALUES)
         if protocol == "vote":
             room = {"max_tokens": LETTER_TOKENS} if self.prefix else {}  # without one, thoughts need room
             [answer] = yield [self.question(prompt, reply, scale, **room)]

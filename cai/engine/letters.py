@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from cai.calls.decisions import Decided
 from cai.folder.answers import NEVER, log_sum
 from cai.records import Completion, Reading
 
 LISTED = 20  # likeliest tokens whose probabilities are asked for: the most that OpenAI's protocol lists
 LETTER_TOKENS = 8  # for a letter after the prefix
 LEAST_MASS = 0.5  # of both letters together; below it the judge wanted to say something else
+LEAST = 1e-6  # of a probability that comes as such: one of 0 would be infinitely far from the other
+NO_MASS = "not known: a typed question is answered with probabilities among its choices alone"
 ABOVE = 0.1  # by which rounding, as of 16-bit floats, may put a log probability above 0
 WRAPPING = " \t\n\r▁Ġ\"'`“”‘’*_()[]{}<>.:,;!|"  # what may stand around a letter in one token or answer
 
@@ -48,6 +51,18 @@ def read_letters(answer: Completion, letters: tuple[str, str] = ("A", "B")) -> R
     return reading
 
 
+def read_decided(decided: Decided) -> Reading:
+    """The log probabilities of the first choice and the second; outside of [1e-6, 1 - 1e-6] they are clipped.
+
+    Their mass is not known: they are probabilities among the choices.
+    """
+    if decided.problem is not None:
+        return Reading(problem=decided.problem)
+    first, second = (math.log(min(max(p, LEAST), 1 - LEAST)) for p in decided.p)
+    bounded = min(decided.p) < LEAST
+    return Reading(first=first, second=second, bounded=bounded, choice=_likelier(first, second))
+
+
 def is_form(token: str, name: str) -> bool:
     """Whether a token is a letter with something around it, or a word in any case: "a" is a word of its own."""
     text = token.strip(WRAPPING)
@@ -62,12 +77,16 @@ def _reading(first: float, second: float, values: Sequence[float], *, bounded: b
         return Reading(problem="a log probability is above 0")
     mass = min(math.fsum(map(math.exp, values)), 1.0)  # above 1 by rounding
     problem = f"the letters have {mass:.2f} of the probability" if mass < LEAST_MASS else None
-    choice: Literal["first", "second"] | None = None
-    if first > second:
-        choice = "first"
-    elif second > first:
-        choice = "second"
+    choice = _likelier(first, second)
     return Reading(first=first, second=second, mass=mass, bounded=bounded, choice=choice, problem=problem)
+
+
+def _likelier(first: float, second: float) -> Literal["first", "second"] | None:
+    if first == second:
+        return None
+    if first > second:
+        return "first"
+    return "second"
 
 
 def probability(z: float, temperature: float = 1.0) -> float:

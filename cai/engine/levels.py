@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cai.calls.decisions import Decided
 from cai.engine.letters import ABOVE, LEAST_MASS, is_form
 from cai.folder.answers import NEVER
 from cai.records import Completion
@@ -50,6 +51,21 @@ def read_levels(answer: Completion, levels: Mapping[str, float]) -> Grade:
     return Grade(
         mass=0.0, problem=f"no level is among the {len(listed)} likeliest tokens, of which the first is {likeliest!r}"
     )
+
+
+def read_predicates(decided: Sequence[Decided], levels: Mapping[str, float]) -> Grade:
+    """The same value from the probabilities that each level, in their order, is the right one; the mass is not known.
+
+    They need not add up to 1; below one half in all, no level fits.
+    """
+    for name, each in zip(levels, decided, strict=True):
+        if each.problem is not None:
+            return Grade(problem=f"level {name}: {each.problem}")
+    p = {name: each.p[0] for name, each in zip(levels, decided, strict=True)}
+    total = math.fsum(p.values())
+    if total < LEAST_MASS:
+        return Grade(p, problem=f"no level fits: their probabilities add up to {total:.2f}")
+    return Grade(p, value=math.fsum(levels[name] * share for name, share in p.items()) / total)
 
 
 def _grade(logs: Mapping[str, list[float]], levels: Mapping[str, float]) -> Grade:

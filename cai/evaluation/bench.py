@@ -244,6 +244,7 @@ def vote_figures(rows: Iterable[Label], *, weighted: bool) -> VoteFigures:
         votes=len(votes),
         invalid_vote_rate=share(len(votes) - len(valid), len(votes)),
         mass=average([reading.mass for reading in readings if reading.mass is not None], statistics.median),
+        clipped=sum(reading.bounded for reading in readings if reading.mass is None),
     )
     if not valid:
         return figures

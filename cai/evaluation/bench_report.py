@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cai.engine.letters import probability
+from pydantic import Field
+
+from cai.engine.letters import NO_MASS, probability
 from cai.export.options import MIN_CONFIDENCE
 from cai.judge.calibration import CalibrationReport
 from cai.judge.certify import FEW, TARGETS
@@ -33,7 +35,8 @@ class VoteFigures(Record):
     flip_rate: float | None = None  # of valid votes, those that name the same place in both orders: |b| > |d|
     bias: float | None = None  # mean b, in nats towards the first; None: the judge gives no probabilities
     absolute_bias: float | None = None  # mean |b|
-    mass: float | None = None  # median probability of both letters together, of all readings
+    mass: float | None = None  # median probability of both letters together, of all readings; None: not known
+    clipped: int = Field(default=0, exclude=True)  # typed questions whose probability was too near to 0 or 1
 
 
 class LabelCost(Record):
@@ -82,7 +85,14 @@ class BenchResult:
             **self._lengths_and_confidences(),
             "per_label": self.spent.model_dump(),
             "verdict": self.verdict(),
+            **self._of_decisions(figures),
         }
+
+    def _of_decisions(self, figures: VoteFigures) -> Values:
+        """What only typed questions have: why their mass is not known, and how many were clipped."""
+        if self.protocol != "decide":
+            return {}
+        return {"mass_reason": NO_MASS, "clipped": figures.clipped}
 
     def _lengths_and_confidences(self) -> dict[str, float | None]:
         """How often the longer reply is preferred, if lengths differ; confidences before any temperature."""
@@ -142,4 +152,5 @@ class BenchReport:
             min_confidence=MIN_CONFIDENCE,
             few=FEW,
             widest=WIDEST,
+            no_mass=NO_MASS,
         )

@@ -69,6 +69,8 @@ class Facts:
     flips: int = 0  # of those, the ones that prefer the same place in both orders
     biases: int = 0  # of those, the ones with log probabilities
     bias: float = 0.0  # sum of their position biases towards the first reply, in nats
+    decided: int = 0  # answers to typed questions, of which the mass of all choices is not known
+    clipped: int = 0  # of those, the ones whose probability was too near to 0 or 1
     uneven: int = 0  # choices between replies that differ in length
     longer: int = 0  # of those, the ones whose chosen reply is the longer one
 
@@ -94,6 +96,10 @@ class Facts:
             if vote["b"] is not None:
                 self.biases += 1
                 self.bias += vote["b"]
+            for order in ("ab", "ba"):
+                if vote[order]["first"] is not None and vote[order]["mass"] is None:
+                    self.decided += 1
+                    self.clipped += vote[order]["bounded"]
 
     @property
     def flip_rate(self) -> float | None:

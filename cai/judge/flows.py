@@ -14,9 +14,10 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from cai.calls.decisions import read_decisions
 from cai.constitution.principles import Principle
 from cai.engine.ask_judge import AskJudge, Question
-from cai.engine.letters import probability, read_letters
+from cai.engine.letters import probability, read_decided, read_letters
 from cai.errors import RowDropped
 from cai.judge.words import choice
 from cai.records import Completion, Protocol, Reading, Request, Turns, Vote
@@ -67,6 +68,8 @@ def judge(
         return by_reward(pair, ask)
     if protocol == "vote":
         return by_votes(pair, principles, ask)
+    if protocol == "decide":
+        return by_decisions(pair, principles, ask, weighted=weighted)
     if protocol == "reason":
         return by_reasons(pair, principles, ask, score=score, weighted=weighted)
     return by_letter(pair, principles, ask, score=score, weighted=weighted)
@@ -76,6 +79,21 @@ def by_letter(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, sco
     """Ask only for the letter's probability: both orders of every principle, side by side."""
     answers = yield [ask.letter(question, score=score) for question in pair.questions(principles)]
     votes = votes_of(principles, [read_letters(answer) for answer in answers])
+    return Verdict(votes, mean_preference(votes, weighted=weighted))
+
+
+def by_decisions(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, weighted: bool) -> Flow:
+    """Ask for the probability of each reply, under all principles in one request for each order."""
+    requests = [
+        request
+        for first, second in ((pair.a, pair.b), (pair.b, pair.a))
+        for request in ask.decide(pair.prompt, first, second, principles)
+    ]
+    answers = yield requests
+    readings: list[Reading] = []
+    for request, answer in zip(requests, answers, strict=True):
+        readings += map(read_decided, read_decisions(answer.text, request.decisions))
+    votes = votes_of(principles, readings)
     return Verdict(votes, mean_preference(votes, weighted=weighted))
 
 

@@ -67,7 +67,7 @@ class _Replay(ABC):
     provider = "recorded"
     concurrency = 64
     context: int | None = None
-    can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, prefill=True)
+    can = Abilities(chat=True, completion=True, logprobs=20, scoring=True, prefill=True, decisions=1_000)
     name: str
 
     def __init__(self, path: str) -> None:
@@ -122,6 +122,8 @@ class RecordedModel(_Replay):
             payload["messages"] = list(request.messages)
         else:
             payload["text"] = request.text
+        if request.decisions:
+            payload["questions"] = [asdict(decision) for decision in request.decisions]
         return payload
 
     def _read(self) -> dict[Key, Completion]:
@@ -205,12 +207,15 @@ class ReplayedModel(_Replay):
             raise InputError("has no calls.sqlite: it is not a run folder", path)
         digest = hashlib.sha256()
         scored = listed = begun = False
+        typed = 0
         for call in read_calls(self._path):
             digest.update(bytes.fromhex(call.key))
             scored |= call.completion.scores is not None
             listed |= call.completion.logprobs is not None
             begun |= _is_begun(call.request["payload"])
-        self.can = replace(self.can, scoring=scored, logprobs=20 if listed else 0, prefill=begun)
+            typed = max(typed, len(_decisions(call.request["payload"])))
+        can = replace(self.can, scoring=scored, logprobs=20 if listed else 0, prefill=begun)
+        self.can = replace(can, decisions=typed, decides=typed > 0)
         self.name = f"{self._path.resolve().name}@{digest.hexdigest()[:12]}"
 
     def payload(self, call: Call) -> Values:
@@ -252,6 +257,17 @@ class ReplayedModel(_Replay):
         return answers
 
 
+def _decisions(payload: Object) -> list[Any]:
+    """The typed questions of a payload or a request, in one form."""
+    if isinstance(payload.get("question"), str):  # of a replay of a replay
+        return list(orjson.loads(payload["question"]).get("decisions", ()))
+    typed = []
+    for each in payload.get("decisions") or payload.get("questions") or ():
+        choices = [choice["value"] if isinstance(choice, dict) else choice for choice in each.get("choices", ())]
+        typed.append([each["name"], each["instructions"], choices])
+    return typed
+
+
 def _is_begun(payload: Object) -> bool:
     """Whether a payload asks to continue an answer."""
     if "question" in payload:
@@ -262,7 +278,7 @@ def _is_begun(payload: Object) -> bool:
 
 def _question(payload: Object) -> str:
     """What a payload of any provider asks, in one form."""
-    messages = list(payload.get("messages", ()))
+    messages = list(payload.get("messages", payload.get("input", ())))
     if payload.get("system"):
         messages.insert(0, {"role": "system", "content": payload["system"]})
     prefill = payload.get("prefill")
@@ -273,4 +289,7 @@ def _question(payload: Object) -> str:
         "text": payload.get("text", payload.get("prompt")),
         "score": list(payload.get("score", ())),
     }
+    typed = _decisions(payload)
+    if typed:
+        parts["decisions"] = typed
     return orjson.dumps(parts, option=orjson.OPT_SORT_KEYS).decode()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 from cai.calls.flow import Driver, Flow, Played
 from cai.calls.model import Model, check_ability, check_temperature, spec_of
+from cai.calls.protocols import choose_protocol
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle, load_constitution
 from cai.engine.asked import unshipped_words
@@ -22,7 +24,7 @@ from cai.judge.accept import ACCEPT, HELPFULNESS, accept, helpfulness_of
 from cai.judge.flows import Pair
 from cai.models import open_models
 from cai.records import Acceptance, Completion, Prompt, Request, Revision, Role, Turns, Values
-from cai.runs.judging import CHECKED, Judging, choose_protocol
+from cai.runs.judging import CHECKED, Judging
 from cai.runs.prompt_run import PromptRun
 from cai.runs.run import Run, Seats
 from cai.runs.settings import GATE, GenerateSettings, LabelSettings
@@ -112,9 +114,8 @@ class GenerateRun(PromptRun[Revision]):
         """How the critic, of whom some know only once they are loaded what they can do, answers with Yes or No."""
         critic = self.players["critic"]
         can_begin = critic.can.prefill or self.templates.completes
-        return YesNo(
-            choose_protocol(None, critic.can, spec_of(critic)), self.templates.prefix[name] if can_begin else ""
-        )
+        in_words = replace(critic.can, decides=False)  # it is asked in its conversation, which others of it share
+        return YesNo(choose_protocol(None, in_words, spec_of(critic)), self.templates.prefix[name] if can_begin else "")
 
     @property
     def _asked_gate(self) -> Gate | None:

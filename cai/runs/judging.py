@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cai.calls.flow import Driver, Played
 from cai.calls.model import ListsTokens, Model, check_ability, spec_of
+from cai.calls.protocols import choose_protocol
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
@@ -23,7 +24,7 @@ from cai.judge.flows import Flow, Pair, Verdict, is_valid, judge
 from cai.judge.gold import FILE
 from cai.judge.majority import People
 from cai.judge.votes import votes_in
-from cai.records import Abilities, Contest, Label, Object, Place, Protocol, Values, Vote
+from cai.records import Contest, Label, Object, Place, Protocol, Values, Vote
 from cai.runs.pairs import read_pairs, run_info
 from cai.runs.settings import ANNOTATE, LabelSettings
 from cai.sources.files import Source
@@ -32,30 +33,6 @@ log = logging.getLogger("cai")
 VOTES = "votes of people"  # a source that grows, in a run's identity: a changed pair is noticed by its place
 CHECKED = 20  # pairs after which a run looks whether the judge can be read at all
 Choose = Callable[[Contest], Sequence[Principle]]
-
-
-def choose_protocol(wanted: Protocol | None, can: Abilities, name: str) -> Protocol:
-    """The protocol asked for, or the best one for what a model can do; raises UsageError if it cannot be used."""
-    if can.reward:
-        if wanted not in (None, "reward"):
-            raise UsageError(f"{name} is a reward model: its protocol is reward")
-        return "reward"
-    if can.guard:
-        raise UsageError(f"{name} is a guard model: it rates single replies; name it as cai evaluate --harm")
-    if wanted == "reward":
-        raise UsageError(f"{name} is not a reward model: use reward:PATH")
-    protocols: dict[Protocol, bool] = {  # the best first, each with whether the model can answer it
-        "logprob": can.logprobs > 0,
-        "score": can.scoring,
-        "vote": True,
-        "reason": can.logprobs > 0 or can.scoring,
-    }
-    best = next(protocol for protocol, is_usable in protocols.items() if is_usable)
-    if wanted is None:
-        return best
-    if not protocols[wanted]:
-        raise UsageError(f"--protocol {wanted}: {name} gives no such probabilities; use --protocol {best}")
-    return wanted
 
 
 class Judging:
@@ -69,11 +46,11 @@ class Judging:
         self, model: Model, settings: LabelSettings, templates: Templates, law: Constitution, choose: Choose | None
     ) -> None:
         self.model, self.law, self._settings, self._templates = model, law, settings, templates
-        self.protocol = choose_protocol(settings.protocol, model.can, spec_of(model))
+        self.protocol = choose_protocol(settings.protocol, model.can, spec_of(model), completes=templates.completes)
         self.principles = law.principles_for("judge")
         self.all = settings.principles >= len(self.principles)  # then each pair is judged under all principles
         self._choose = choose or self._draw
-        self._ask = AskJudge(templates, law, prefill=model.can.prefill)
+        self._ask = AskJudge(templates, law, prefill=model.can.prefill, decisions=model.can.decisions)
         needed = self.protocol != "reward"
         if needed:
             check_ability(model, completes=templates.completes)
@@ -94,10 +71,11 @@ class Judging:
     def check(self) -> None:
         """Raise UsageError if the judge, now that it is loaded, cannot be asked after all."""
         name = spec_of(self.model)
-        if choose_protocol(self._settings.protocol, self.model.can, name) != self.protocol:
+        completes = self._templates.completes
+        if choose_protocol(self._settings.protocol, self.model.can, name, completes=completes) != self.protocol:
             raise UsageError(f"{name} cannot be asked by --protocol {self.protocol} once loaded")
         if self.protocol != "reward":
-            check_ability(self.model, completes=self._templates.completes)
+            check_ability(self.model, completes=completes)
 
     async def prepare(self) -> None:
         """Have both letters listed, however unlikely, by a server that can be named tokens."""
@@ -109,10 +87,12 @@ class Judging:
             return self.principles
         return draw(self.principles, self._settings.principles, self._settings.seed, item.id, stream="judge")
 
-    def check_words(self, principles: Iterable[Principle]) -> None:
+    def check_words(self, principles: Sequence[Principle]) -> None:
         """Raise TemplateError if a question under one of these principles cannot be worded."""
         if self.protocol != "reward":
             self._ask.check(principles)
+        if self.protocol == "decide":
+            self._ask.check_decisions(principles)
 
     def flow(self, pair: Pair, principles: Sequence[Principle], *, weighted: bool) -> Flow:
         """The questions about a pair under these principles; weighted: they count by weight, not alike."""
@@ -133,6 +113,8 @@ class Judging:
 
 def _advice(protocol: Protocol) -> str:
     """What to do if a judge that is asked so does not answer with a letter."""
+    if protocol == "decide":
+        return "look at an answer with cai show RUN ID --calls, or use --protocol logprob or vote"
     if protocol == "vote":
         return "word judge.jinja and verdict.jinja for it, or, if it thinks first, give it more --max-tokens"
     return "switch its thinking off (--extra-body), use --protocol vote, or word judge.jinja and verdict.jinja for it"
@@ -197,11 +179,11 @@ class JudgeCheck:
 
 
 def readability(votes: Iterable[Vote]) -> list[float]:
-    """The letter mass of every reading; for votes in words 1 if a letter was named; 0 if nothing could be read."""
+    """The letter mass of every reading; 1 if it is not known and the reading counts, as of a vote; else 0."""
     masses = []
     for vote in votes:
         for reading in (vote.ab, vote.ba):
-            masses.append(float(reading.choice is not None) if reading.mass is None else reading.mass)
+            masses.append(float(reading.problem is None) if reading.mass is None else reading.mass)
     return masses
 
 

@@ -11,6 +11,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from cai.calls.decisions import undecided
 from cai.calls.flow import Driver
 from cai.calls.model import Model, spec_of
 from cai.calls.prices import Price, Tally
@@ -117,6 +118,8 @@ class StandIn(Driver):
             size = round(length * CHARACTERS_PER_TOKEN) - len("\nA")
             # Unlike any other; a vote is read from its first or last line, in less time than from all of it.
             text = f"{letter}\n{len(self._requests)}".ljust(size, "x") + f"\n{letter}"
+            if request.decisions:
+                text = undecided(request.decisions)
             listed = {"A": EVEN, "B": EVEN}
             if request.role == "gate":  # which lets no reply pass, and at most is asked for a word, too
                 listed = {} if self._split and request.top_logprobs else {"Yes": 0.0, "No": UNLIKELY}
@@ -137,12 +140,13 @@ class StandIn(Driver):
         length = min(self._length, request.max_tokens or self._length)
         texts = [turn["content"] for turn in request.messages]
         asked: list[Any] = [request.prefill, request.score, request.top_logprobs, request.sample, request.index]
+        asked.append(request.decisions)
         if self._split and request.role == "screen":  # a reply may be another one in each round
             asked.append(len(self._requests))
         key = (player, request.text, *asked, *texts)
         if key not in self._requests:
             self._requests.add(key)
-            written = 0 if request.score else length
+            written = 0 if request.score or request.decisions else length
             self._counts[player].update(calls=1, input_tokens=count_tokens(request), output_tokens=written)
         return length
 
@@ -233,6 +237,7 @@ def _is_unusable(item: Item, seen: set[bytes]) -> bool:
 def count_tokens(request: Request) -> int:
     """About how many tokens a request has."""
     texts = [turn["content"] for turn in request.messages] if request.text is None else [request.text]
+    texts += [decision.instructions for decision in request.decisions]
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     return round(size / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE * len(texts)
 

@@ -241,7 +241,8 @@ class SampleSettings(PromptSettings):
         json_schema_extra={"short": "-c"},
     )
     protocol: Protocol | None = Field(
-        None, description="With --best-of: logprob, score, vote or reward (default: the best the judge supports)."
+        None,
+        description="With --best-of: logprob, score, vote, decide or reward (default: the best the judge supports).",
     )
     principles: Few | None = Field(
         None,
@@ -305,7 +306,9 @@ class LabelSettings(RunSettings):
     )
     judge: str = Field("local", description=f"Judge: {JUDGE_SPECS}.")
     protocol: Protocol | None = Field(
-        None, description="How to ask: logprob, score, vote, reason or reward (default: the best the judge supports)."
+        None,
+        description="How to ask: logprob, score, vote, reason, decide or reward "
+        "(default: the best the judge supports).",
     )
     principles: Few = Field(3, description="Principles drawn for each pair.", json_schema_extra={"short": "-k"})
     pairing: Pairing | Literal["models"] = Field(

@@ -7,11 +7,12 @@ import math
 
 import pytest
 
+from cai.calls.protocols import choose_protocol
 from cai.engine.letters import read_letters
 from cai.errors import Unreadable, UsageError
 from cai.judge.flows import read_choice
 from cai.records import Abilities, Completion, Protocol, Reading, Vote
-from cai.runs.judging import CHECKED, JudgeCheck, choose_protocol, readability
+from cai.runs.judging import CHECKED, JudgeCheck, readability
 
 ADVICE = "take another judge"
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cai.cli.terminal.console import WIDEST, change, has_colour
+from cai.engine.letters import NO_MASS
 from cai.records import (
     Acceptance,
     Candidates,
@@ -169,6 +170,8 @@ def _label(row: Label, marked: bool) -> Iterator[Line]:
         yield "rewards", "a {:+.4f}, b {:+.4f}".format(*row.rewards)
     if row.votes:
         yield "votes", _votes(row.votes)
+    if row.protocol == "decide":
+        yield "", f"mass {NO_MASS}"
 
 
 def _verdict(row: Label) -> str:
@@ -193,7 +196,8 @@ def _votes(votes: Iterable[Vote]) -> str:
             reading: Reading = getattr(vote, order)
             says = CHOICES[order].get(reading.choice or "", "neither")
             logs = (number(value, ".3f") for value in (reading.first, reading.second, reading.mass))
-            remarks = ["a letter is below the list"] * reading.bounded + [reading.problem or ""]
+            below = {True: "clipped", False: "a letter is below the list"}[reading.mass is None]
+            remarks = [below] * reading.bounded + [reading.problem or ""]
             remark = cell("; ".join(filter(None, remarks)))
             table += f"{' | '.join((f'  {order}', *logs, says, *figures))} ||   {remark}\n"
     return columns(visible(table)).rstrip("\n")
@@ -299,11 +303,11 @@ def _exactly(call: Call, place: int, count: int) -> Iterator[Line]:
     yield f"call {place}", f"of {count}, {call.key}, answered by {call.stored.completion.model} at {at}"
     request = dict(call.stored.request)
     payload: Values = dict(request.pop("payload"))
-    messages = payload.get("messages")
+    messages = payload.get("messages", payload.get("input"))
     if isinstance(messages, list) and all(
         isinstance(turn, dict) and set(turn) == {"role", "content"} for turn in messages
     ):
-        del payload["messages"]
+        payload = {key: value for key, value in payload.items() if value is not messages}
         for turn in messages:
             yield f"→ {turn['role']}", _words(turn["content"])
     elif isinstance(payload.get("prompt"), str):

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from cai.calls.model import check_ability, spec_of
+from cai.calls.protocols import choose_protocol
 from cai.constitution.principles import load_constitution
 from cai.constitution.scale import scales_of
 from cai.engine.ask_scale import VALUES, AskScale
@@ -26,7 +27,6 @@ from cai.evaluation.statistics.paired import difference
 from cai.folder.files import identity_hash
 from cai.models import open_models
 from cai.records import Candidates, Completion, Entry, Place, Rating, Request, Values
-from cai.runs.judging import choose_protocol
 from cai.runs.run import Run
 from cai.runs.settings import VERDICT, Law, RunSettings
 from cai.texts.wording import counted
@@ -46,14 +46,14 @@ class ScaleRater(Rater):
         self.scales = {scale.name: scale for scale in scales_of(law)}
         self.model = open_models({"judge": settings.judge}, settings.connection)["judge"]
         name = spec_of(self.model)
-        self.protocol = choose_protocol(settings.protocol, self.model.can, name)
+        self._completes = templates.completes
+        self.protocol = choose_protocol(settings.protocol, self.model.can, name, completes=self._completes)
         if self.protocol == "reward":
             raise UsageError(
                 f"--scale: {name} rewards replies and reads no levels; name a --judge that is asked in words"
             )
         if self.protocol == "reason":
             raise UsageError("--scale: levels are asked for without reasons; use --protocol logprob, score or vote")
-        self._completes = templates.completes
         self._ask = AskScale(templates, prefill=self.model.can.prefill)
         self._ask.check(self.scales.values())
         self.constitution, self.templates = law.ref, templates.scale_hash
@@ -74,7 +74,7 @@ class ScaleRater(Rater):
         """Raise UsageError if the judge, now that it is loaded, cannot be asked so."""
         check_ability(self.model, completes=self._completes)
         name = spec_of(self.model)
-        if choose_protocol(self.protocol, self.model.can, name) != self.protocol:
+        if choose_protocol(self.protocol, self.model.can, name, completes=self._completes) != self.protocol:
             raise UsageError(f"{name} cannot be asked by --protocol {self.protocol} once loaded")
 
 

@@ -77,13 +77,13 @@ def read_choice(body: Object, name: str, most: Any) -> Completion:
     if chat:
         text, reasoning = split_thoughts(text, thoughts=reasoning)
     usage = known(body.get("usage"))
-    outputs = _tokens(usage, OUTPUT)
+    outputs = tokens_of(usage, OUTPUT)
     blocked = _is_blocked(body) or _is_blocked(choice) or (chat and answer is None)
     finish: Finish = "content_filter"
     if refusal is None:
         reason = "tool_calls" if message.get("tool_calls") else choice.get("finish_reason")
         finish = finish_of(reason, text, blocked=blocked, full=_reached(most, outputs))
-    inputs, cached = _tokens(usage, INPUT), _tokens(known(usage.get("prompt_tokens_details")) or usage, CACHED)
+    inputs, cached = tokens_of(usage, INPUT), tokens_of(known(usage.get("prompt_tokens_details")) or usage, CACHED)
     return Completion(
         text=refusal or text,
         finish=finish,
@@ -238,7 +238,8 @@ def _is_blocked(where: Object) -> bool:
     return filtered or words(feedback.get("blockReason") or feedback.get("block_reason")) is not None
 
 
-def _tokens(usage: Object, names: Sequence[str]) -> int | None:
+def tokens_of(usage: Object, names: Sequence[str]) -> int | None:
+    """The tokens under one of these names, however a server spells it."""
     key = _key_of(names, tuple(usage))
     return None if key is None else count(usage[key])
 

@@ -37,7 +37,9 @@ INSTEAD = {  # what does better than leaving a field out
     "temperature": "set --temperature",
     "logprobs": "ask a judge with --protocol vote",
     "top_logprobs": "ask a judge with --protocol vote",
+    "questions": "ask under fewer with --principles",
 }
+NEEDED = ("input", "questions", "state")  # of typed questions: they cannot be left out
 
 
 def refused_fields(answer: Failure, payload: Object) -> list[str]:
@@ -80,5 +82,7 @@ def way_out(answer: Failure, payload: Object) -> str:
     if limit is not None and int(limit[1]) > 1 and "top_logprobs" in fields:
         return f"ask for fewer with --extra-body '{json.dumps({'top_logprobs': int(limit[1])})}'"
     others = dict.fromkeys(INSTEAD[field] for field in fields if field in INSTEAD)
+    if not {*fields}.isdisjoint(NEEDED):
+        return ", or ".join([*others, "ask with another --protocol"])
     leave_out = f"leave {' and '.join(fields)} out with --extra-body '{json.dumps(changes)}'"
     return ", or ".join([*others, leave_out])

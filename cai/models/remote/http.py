@@ -150,10 +150,16 @@ class HostedModel:
             await self._session.close()
             self._session = None
 
-    async def answer(self, path: str, payload: Values, read: Callable[[Values], Completion]) -> Completion:
-        """Send once and `read` the answer, if it holds a reply or says that there is none."""
-        body = await self.post(path, payload)
-        if not is_answer(body, self.replies):
+    async def answer(
+        self, path: str, payload: Values, read: Callable[[Values], Completion], replies: str | None = None
+    ) -> Completion:
+        """Send once and `read` the answer, if it holds a reply or says that there is none.
+
+        replies: the key that holds them, if it is another than that of replies in words.
+        """
+        replies = replies or self.replies
+        body = await self.post(path, payload, replies)
+        if not is_answer(body, replies):
             held = shown(", ".join(list(body)[:8])) or "nothing"
             raise self.odd(f"JSON that holds no reply, but {held}")
         try:
@@ -162,7 +168,7 @@ class HostedModel:
             error.args = (self._secrets.message(str(error)),)
             raise
 
-    async def post(self, path: str, payload: Values) -> Values:
+    async def post(self, path: str, payload: Values, replies: str) -> Values:
         """Send once and return the JSON object of a 200 answer; everything else raises a `ModelError`."""
         assert self._session is not None, "post before start"
         try:
@@ -183,16 +189,16 @@ class HostedModel:
         if 200 <= status < 300:
             if not whole:
                 raise too_large()
-            return self._answer(raw, payload)
+            return self._answer(raw, payload, replies)
         if 300 <= status < 400:
             target = self._secrets.message(redirect_target(url, headers.get("Location", ""))).removesuffix(path)
             raise ModelStopped(f"{self.endpoint} redirects to {target}: give that address as the base URL")
         raise self.error(read_error(status, headers, raw), payload)
 
-    def _answer(self, raw: bytes, payload: Values) -> Values:
+    def _answer(self, raw: bytes, payload: Values, replies: str) -> Values:
         """The object that a 200 answer is, without secrets; raises the error that it holds instead."""
         reply = self._json(raw)
-        error = error_instead(reply, self.replies)
+        error = error_instead(reply, replies)
         if error is not None:
             raise self.error(error_inside(error), payload)
         cleaned = self._secrets.clean(raw)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from cai.calls.model import Call, Connection, check_temperature
-from cai.errors import UsageError
+from cai.calls.protocols import choose_protocol
+from cai.errors import ModelError, UsageError
+from cai.models.remote import decisions
 from cai.models.remote.envelope import known, read_choice
+from cai.models.remote.failures import Failure
 from cai.models.remote.http import HostedModel
+from cai.models.remote.meanings import meaning_of
 from cai.models.remote.presets import NATIVE, TOP, Preset
 from cai.records import Abilities, Completion, Values
 
@@ -57,14 +63,21 @@ class OpenAIModel(HostedModel):
             prefill=habits.prefill and not thinks,
             temperature=None if "temperature" in self._refuses else 2.0,
             seed=bool(habits.seed),
+            **decisions.abilities(name, self._base.host or ""),
         )
         self._listed: list[int] = []  # ids of tokens that the server lists by name
+        self._form: str | None = None  # in which the server takes typed questions, or will be asked them first
+        self._form_lock = asyncio.Lock()
+        self._form_works = preset.name == "openai" and self.is_official  # whether it is known to
 
     def payload(self, call: Call) -> Values:
         """The body to post: a chat, or raw text if the request has `text`."""
         request = call.request
         self._check(call)
-        body: Values = {"model": self.name}
+        if request.decisions:
+            body = decisions.payload_of(self.name, request) | call.sampling.extra_body
+            return {key: value for key, value in body.items() if value is not None}
+        body = {"model": self.name}
         count = min(request.top_logprobs, self.can.logprobs)
         if request.text is None:
             messages = list(request.messages)
@@ -135,8 +148,50 @@ class OpenAIModel(HostedModel):
         return last if type(last) is int else None
 
     async def send(self, payload: Values) -> Completion:
-        """Ask once."""
+        """Ask once; a server is asked typed questions in each of their forms until it is known which it has."""
+        if "questions" in payload:
+            return await self._decide(payload)
         chat = "messages" in payload
         path = "/chat/completions" if chat else "/completions"
         most = payload.get(self.habits.max_tokens, payload.get("max_tokens"))
         return await self.answer(path, payload, partial(read_choice, name=self.name, most=most))
+
+    async def _decide(self, payload: Values) -> Completion:
+        """Typed questions, in the form that the server takes; the first calls try both."""
+        form = await self._likely_form()
+        if self._form_works:
+            return await self._in_form(form, payload)
+        try:
+            done = await self._in_form(form, payload)
+        except decisions.NoDecisions as error:
+            form = decisions.OTHER_FORM[form]
+            try:
+                done = await self._in_form(form, payload)
+            except decisions.NoDecisions:
+                raise error from None
+        self._form, self._form_works = form, True
+        return done
+
+    async def _likely_form(self) -> str:
+        """The form to try first: that of OpenAI, or the one that the server's schema names."""
+        async with self._form_lock:
+            if self._form is None:
+                self._form = decisions.first_form(self.provider)
+                if not self.is_official:
+                    schema = await self.look("GET", "/openapi.json")
+                    self._form = decisions.form_in(schema) or self._form
+        return self._form
+
+    async def _in_form(self, name: str, payload: Values) -> Completion:
+        form = decisions.FORMS[name]
+        read = partial(decisions.read_answers, form=form, name=self.name)
+        return await self.answer(form.path, form.body(payload), read, replies="answers")
+
+    def error(self, answer: Failure, payload: Values) -> ModelError:
+        """The error that an answer means; of typed questions also that the server takes none."""
+        error = super().error(answer, payload)
+        if "questions" not in payload or not decisions.lacks_decisions(answer, meaning_of(answer, payload)):
+            return error
+        instead = choose_protocol(None, replace(self.can, decides=False), self.spec)
+        problem = f"{self.spec}: this server has no /decisions: use --protocol {instead}"
+        return decisions.NoDecisions(f"{problem} ({error})")

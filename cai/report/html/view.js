@@ -162,6 +162,7 @@ function reading(read, first, second) {
   const parts = [{ first, second }[read.choice] ?? "neither"];
   if (read.first !== null || read.second !== null) parts.push(`ln p ${number(read.first, 2)} and ${number(read.second, 2)}${read.bounded ? " at most" : ""}`);
   if (read.mass !== null) parts.push(`mass ${(100 * read.mass).toFixed(1)}%`);
+  else if (read.first !== null) parts.push("mass not known");
   if (read.problem) parts.push(textOf(read.problem));
   return parts.join("; ");
 }

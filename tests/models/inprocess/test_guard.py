@@ -14,11 +14,11 @@ import pytest
 import tiny
 
 from cai.calls.model import Call, Guards, check_ability
+from cai.calls.protocols import choose_protocol
 from cai.errors import CallRejected, ModelStopped, UsageError
 from cai.models import JUDGE_SPECS, SPECS, open_model
 from cai.models.inprocess.guard import FAMILIES, GuardModel
 from cai.records import Completion, Message, Protocol, Request, Sampling
-from cai.runs.judging import choose_protocol
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

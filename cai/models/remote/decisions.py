@@ -1,0 +1,153 @@
+"""Typed questions in the two forms that servers take, OpenAI's Decisions and System One, and the answers of both.
+
+A payload, by which a call is known, is in OpenAI's form; a server that takes the other is sent the same in that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cai.errors import CallRejected, ModelStopped
+from cai.folder.answers import count, words
+from cai.models.remote.envelope import CACHED, INPUT, OUTPUT, known, tokens_of
+from cai.models.remote.failures import Failure, shown
+from cai.records import Completion, Object, Request, Values
+
+OPENAI_MOST = 400  # questions in one request to OpenAI
+MOST = 64  # to any other server: what vLLM 0.33 takes of most models; OpenRouter takes 200
+# OpenAI's models with the endpoint, which its reference names; at other servers only asking shows it.
+DECIDES = re.compile(r"gpt-6-luna(?![a-z])", re.IGNORECASE)
+NOT_HERE = re.compile(r"/?decisions\b|/?systemone\b", re.IGNORECASE)
+
+
+class NoDecisions(ModelStopped):
+    """The server has no such endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One form: where it is posted, how a payload is put into it, and how its answers become OpenAI's."""
+
+    path: str
+    body: Callable[[Values], Values]
+    answers: Callable[[Any], Any]
+
+
+def payload_of(name: str, request: Request) -> Values:
+    """The payload of the typed questions of a request, in OpenAI's form.
+
+    The input is one user message, which vLLM takes, too.
+    """
+    questions = []
+    for decision in request.decisions:
+        question: Values = {"type": decision.kind, "name": decision.name, "instructions": decision.instructions}
+        if decision.choices:
+            question["choices"] = [{"value": choice} for choice in decision.choices]
+        questions.append(question)
+    return {"model": name, "input": [dict(turn) for turn in request.messages], "questions": questions}
+
+
+def _state(payload: Values) -> Values:
+    """The same in System One's form: a state, and questions by name."""
+    questions = {}
+    for question in payload["questions"]:
+        asked: Values = {"type": "noul", "instructions": question["instructions"]}
+        if question["type"] == "choice":
+            criteria = {choice["value"]: None for choice in question["choices"]}
+            asked = {**asked, "type": "choice", "criteria": criteria}
+        questions[question["name"]] = asked
+    others = {key: value for key, value in payload.items() if key not in ("input", "questions")}
+    state = "\n\n".join(turn["content"] for turn in payload["input"])
+    return {**others, "state": state, "questions": questions}
+
+
+def _listed(answers: Any) -> Any:
+    """System One's answers, by name, as OpenAI lists them."""
+    if not isinstance(answers, dict):
+        return answers
+    return list(map(_as_openai, answers.items()))
+
+
+def _as_openai(item: tuple[str, Any]) -> Values:
+    name, answer = item
+    values = {**known(answer), "name": name}
+    if values.get("type") == "noul":
+        values |= {"type": "predicate", "probability": values.pop("noul", None)}
+    probabilities = values.get("probabilities")
+    if isinstance(probabilities, Mapping):
+        values["probabilities"] = [{"value": value, "probability": p} for value, p in probabilities.items()]
+    return values
+
+
+FORMS = {
+    "decisions": Form("/decisions", lambda payload: payload, lambda answers: answers),
+    "systemone": Form("/systemone", _state, _listed),
+}
+OTHER_FORM = {"decisions": "systemone", "systemone": "decisions"}  # to try if a server does not have the first
+SYSTEM_ONE = ("openrouter", "sglang", "ollama")  # presets whose servers take that form
+
+
+def abilities(name: str, host: str) -> Values:
+    """What a model at a host can be asked, as fields of `Abilities`."""
+    if host.endswith("api.openai.com"):
+        return {"decisions": OPENAI_MOST, "decides": DECIDES.match(name) is not None}
+    return {"decisions": MOST}
+
+
+def first_form(provider: str) -> str:
+    """The form in which a provider's server is asked first."""
+    if provider in SYSTEM_ONE:
+        return "systemone"
+    return "decisions"
+
+
+def form_in(schema: Object) -> str | None:
+    """The form that a server's `/openapi.json` shows it to take; None if it does not say.
+
+    SGLang has `/v1/decisions`, too, with questions of its own there, of which none is a predicate.
+    """
+    paths = known(schema.get("paths"))
+    kinds = known(known(schema.get("components")).get("schemas"))
+    if "/v1/decisions" in paths and "PredicateQuestion" in kinds:
+        return "decisions"
+    if "/v1/systemone" in paths:
+        return "systemone"
+    return None
+
+
+def read_answers(body: Object, form: Form, name: str) -> Completion:
+    """The answers of a body in OpenAI's form, as the text of a completion; name: the model's, if it gives none."""
+    answers = form.answers(body.get("answers"))
+    if not isinstance(answers, list):
+        problem = f"the server answered 200 with `answers` that are {type(answers).__name__}: {shown(str(answers))!r}"
+        raise CallRejected("model_error", problem, billed=True)
+    usage = known(body.get("usage"))
+    details = known(usage.get("input_tokens_details")) or usage
+    inputs = tokens_of(usage, INPUT)
+    return Completion(
+        text=json.dumps(answers, ensure_ascii=False, separators=(",", ":")),
+        finish="stop",
+        model=words(body.get("model")) or name,
+        input_tokens=inputs,
+        output_tokens=tokens_of(usage, OUTPUT),
+        cached_tokens=_at_most(inputs, tokens_of(details, CACHED)),
+        cache_write_tokens=_at_most(inputs, count(details.get("cache_write_tokens"))),
+    )
+
+
+def _at_most(inputs: int | None, part: int | None) -> int | None:
+    """A part of the input tokens; not known if it is more than all of them."""
+    if (part or 0) > (inputs or 0):
+        return None
+    return part
+
+
+def lacks_decisions(answer: Failure, meaning: str) -> bool:
+    """Whether an error says that the server has no such path, or not for this model."""
+    if answer.status in (405, 501) or meaning == "path":
+        return True
+    return answer.status == 404 and NOT_HERE.search(answer.message) is not None
