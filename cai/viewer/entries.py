@@ -21,6 +21,7 @@ TABLES = (
     "number INTEGER PRIMARY KEY, position INTEGER NOT NULL, line INTEGER NOT NULL, size INTEGER NOT NULL, {1})",
     "CREATE INDEX in_order{0} ON entries{0}(position, number, {2})",
     "CREATE TABLE left_out{0}(position INTEGER, reason TEXT, PRIMARY KEY(position, reason)) WITHOUT ROWID",
+    "CREATE TABLE superseded{0}(number INTEGER PRIMARY KEY, position INTEGER NOT NULL)",
 )
 OF_FILE = "number BETWEEN ? AND ?"
 
@@ -74,12 +75,14 @@ class Condition(NamedTuple):
 
 
 class Entries:
-    """The entries of one source. table: the number of the source. hidden: drops that were entries before."""
+    """The entries of one source. table: the number of the source. hidden: drops and rows that were entries before."""
 
     def __init__(self, db: sqlite3.Connection, table: int) -> None:
         self.facets = Facets()
         self.hidden = 0
         self._db, self._table, self._left_out = db, f"entries{table}", f"left_out{table}"
+        self._superseded = f"superseded{table}"
+        self._highest = -1  # position of a row
         columns = ", ".join(f"{group} INTEGER NOT NULL" for group in GROUPS)
         for statement in TABLES:
             db.execute(statement.format(table, columns, BITS))
@@ -92,7 +95,26 @@ class Entries:
         if self.facets.total("status", DROPPED):
             dropped = self.having({"status": DROPPED})
             self.hidden += self._remove(dropped.and_(Condition("position = ?", [position])))
+        self._highest = max(self._highest, position)
         self._insert(ROWS, line, position, [*self._standing(position), *facets])
+
+    def supersede(self, position: int) -> list[Place]:
+        """The rows so far at a position, to which a longer one has come: they are no entries any more."""
+        if position > self._highest:  # as of most rows, which come about in order
+            return []
+        places = list(self._rows_at(position))
+        for place in places:
+            self.hidden += self._remove(Condition("number = ?", [place.number]))
+            self._db.execute(f"INSERT INTO {self._superseded} VALUES (?,?)", (place.number, position))
+        return places
+
+    def latest(self, number: int) -> int:
+        """The number of an entry; of a row that has been superseded since, that of the row in its place."""
+        query = f"SELECT position FROM {self._superseded} WHERE number = ?"
+        for (position,) in self._db.execute(query, (number,)).fetchall():
+            for place in self._rows_at(position):
+                return place.number
+        return number
 
     def add_drop(self, line: Line, position: int, facets: Iterable[Facet]) -> None:
         """What became no row, unless it has become one since."""
@@ -125,9 +147,9 @@ class Entries:
     def forget(self) -> None:
         """The files are no longer those that were read."""
         self.facets = Facets()
-        self.hidden = 0
-        self._db.execute(f"DELETE FROM {self._table}")
-        self._db.execute(f"DELETE FROM {self._left_out}")
+        self.hidden, self._highest = 0, -1
+        for table in (self._table, self._left_out, self._superseded):
+            self._db.execute(f"DELETE FROM {table}")
 
     def forget_drops(self) -> None:
         """The file of drops is no longer the one that was read."""
@@ -191,7 +213,7 @@ class Entries:
         return Condition(" AND ".join(conditions) or "1", bits)
 
     def _rows_at(self, position: int) -> Iterator[Place]:
-        """The rows at a position, which are several if a file has a line twice."""
+        """The rows at a position, which are several if several people wrote lines of one."""
         unreadable = self.facets.bit("status", UNREADABLE)
         where = Condition(f"position = ? AND {OF_FILE} AND status != ?", (position, *numbers_of(ROWS), unreadable))
         return self.select(where)

@@ -152,9 +152,13 @@ class Index:
         return hits, condition
 
     def row(self, source: int, number: int) -> Values | None:
-        """An entry as `page` has it, but whole, with its verdict and what made it; None: there is none."""
+        """An entry as `page` has it, but whole, with its verdict and what made it; None: there is none.
+
+        Of a row that has grown since, the longer row in its place, which has another number.
+        """
         reader = self._readers[source]
         with self._lock:
+            number = reader.entries.latest(number)
             every = list(map(reader.about, reader.entries.select(Condition("number = ?", [number]))))
         return next(map(reader.whole, every), None)
 

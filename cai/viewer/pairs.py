@@ -1,6 +1,6 @@
 """The pairs of a run in the order in which people are asked, and where each is in the file of rows.
 
-40 bytes a pair: a run has millions of texts, of which a person reads a few hundred.
+60 bytes a pair: a run has millions of texts, of which a person reads a few hundred.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import orjson
 
 from cai.errors import RunError, UsageError
-from cai.folder.lines import BAD_ROW, damage
+from cai.folder.lines import BAD_ROW, damage, position_of
 from cai.folder.rows import kind_of
 from cai.folder.run import read_info
 from cai.judge.gold import RANDOM, draw_of
@@ -64,6 +64,7 @@ class Pairs:
         self._keys = bytearray()  # 16 bytes each
         self._draws = array("Q")  # the first 8 bytes of what the random order sorts by
         self._starts = array("Q")  # of the line
+        self._line_starts, self._positions = array("Q"), array("Q")  # of every line, also of one without a pair
         self._sureness = array("d")  # the judge's confidence; infinite: no valid vote
         self._order = array("I")
         self._by_sureness: array[int] | None = None
@@ -73,7 +74,7 @@ class Pairs:
 
     def follow(self) -> None:
         """Read the rows that were added."""
-        before = len(self._draws)
+        before = len(self._positions)
         try:
             while (lines := self._file.read(AT_ONCE)) != []:
                 if lines is None:  # another run, in the same folder
@@ -85,10 +86,12 @@ class Pairs:
         except BAD_ROW as error:
             self._start_anew()  # to say it again
             raise damage(self._file.path) from error
-        if len(self._draws) != before:
+        if len(self._positions) != before:
             self._sort()
 
     def _add(self, line: bytes, start: int) -> None:
+        self._line_starts.append(start)
+        self._positions.append(position_of(line, self._file.path.name))
         if self.is_judged:
             key, sureness = _key_and_confidence(line)
             self._append(key, start, sureness)
@@ -109,13 +112,24 @@ class Pairs:
 
     def _sort(self) -> None:
         order = array("I", sorted(range(len(self._draws)), key=self._draws.__getitem__))
+        superseded = self._superseded()
         self._order = array("I")
         before = -1
         for place in order:  # a line that is there twice is one pair
-            if self._draws[place] != before:
+            if self._draws[place] != before and self._starts[place] not in superseded:
                 self._order.append(place)
-            before = self._draws[place]
+                before = self._draws[place]
         self._by_sureness = None
+
+    def _superseded(self) -> set[int]:
+        """Where the lines start that a later line of their position has superseded: its row has grown."""
+        starts = set()
+        following = -1
+        for place in reversed(sorted(range(len(self._positions)), key=self._positions.__getitem__)):  # the last first
+            if self._positions[place] == following:
+                starts.add(self._line_starts[place])
+            following = self._positions[place]
+        return starts
 
     def order(self, queue: str) -> Iterator[str]:
         """The keys of all pairs, as this queue has them; raises UsageError if it cannot have any."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from cai.folder.lines import BAD_ROW
 from cai.folder.rows import EXPORT_STAGES
 from cai.records import Drop, Label, Record, Values
-from cai.report.folders import parsed, reason_text
+from cai.report.folders import ANNOTATOR, parsed, reason_text
 from cai.report.html.rows import shown
 from cai.sources.labels import Preference
 from cai.sources.yamlfile import first_fault
@@ -153,6 +153,8 @@ class Reader:
         position = getattr(record, "position", line.number - 1)  # answers of a training are in their order
         self._before[file] = position
         if file == ROWS:
+            if ANNOTATOR not in (line.content or b""):  # people's lines of one row stand side by side
+                self._supersede(line, position)
             if line.start in self._people:  # a vote may have come since the line was read
                 facets = list(facets_of(self._with_vote(line.start, record)))
             self.entries.add_row(line, position, facets)
@@ -160,6 +162,12 @@ class Reader:
             self.entries.leave_out(position, reason_text((record.stage, record.reason)))
         else:
             self.entries.add_drop(line, position, facets)
+
+    def _supersede(self, line: Line, position: int) -> None:
+        """A row takes the place of shorter ones, with what people have said of them."""
+        for place in self.entries.supersede(position):
+            if place.start in self._people:
+                self._people.setdefault(line.start, self._people.pop(place.start))
 
     def voted(self, start: int, human: Preference | None) -> int | None:
         """What a person says of a row, whose line starts there; the number of its entry, None if it is not read yet."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from habits import Answer, answer, chat
-from kept import OLD_FOLDERS, rows
+from kept import OLD_FOLDERS, in_order, rows
 from tellers import Teller, telling
 
 import cai
@@ -304,3 +304,39 @@ def test_the_python_interface_takes_both(tmp_path: Path) -> None:
         assert len(server.asked) == 8
         with pytest.raises(CaiError, match="did you mean 'empty'"):
             cai.sample(PROMPTS, retry="emtpy", **common)
+
+
+# A higher limit
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """What a run is for: its training rows, and its rows and drops without the calls that were made for them."""
+    kept = {path.name: path.read_bytes() for path in folder.glob("*.jsonl") if path.stem in ("sft", "dpo", "kto")}
+    for name in ("revisions", "candidates", "labels", "dropped"):
+        path = folder / f"{name}.jsonl"
+        if path.exists():
+            lines = [row | {"calls": None} for row in in_order(path)]
+            kept[name] = "\n".join(map(json.dumps, lines)).encode()
+    return kept
+
+
+def question(payload: dict[str, Any]) -> str:
+    """What was asked, but for the limit."""
+    return json.dumps([payload["messages"], payload.get("seed")])
+
+
+@pytest.mark.parametrize("play", [generate, sample])
+def test_a_higher_limit_asks_again_only_what_was_cut_and_what_follows(tmp_path: Path, play: Any) -> None:
+    with telling(longest=14) as server:
+        play(server, tmp_path / "a", max_tokens=9)
+        short = list(read_calls(tmp_path / "a"))
+        server.forget()
+        play(server, tmp_path / "a", max_tokens=12, retry="truncated")
+        asked = len(server.asked)
+        server.forget()
+        play(server, tmp_path / "b", max_tokens=12)
+        at_once = server.asked
+    whole = {question(call.request["payload"]) for call in short if call.completion.finish == "stop"}
+    new = [payload for payload in at_once if question(payload) not in whole]
+    assert 0 < asked == len(new) < len(at_once)
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")

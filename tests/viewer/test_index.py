@@ -81,8 +81,8 @@ def test_every_entry_has_one_status_and_every_line_is_in_a_page(
         counts = facets(index)
         assert sum(counts.get("status", {}).values()) == index.state()[0]["entries"] == len(every)
         in_file = [orjson.loads(line) for line in run[0].splitlines(keepends=True) if line not in JUNK]
-        found = [row["id"] for row in every if row["kind"] == "Revision"]
-        assert found == [row["id"] for row in sorted(in_file, key=lambda row: row["position"])]
+        found = [(row["position"], row["id"]) for row in every if row["kind"] == "Revision"]
+        assert found == sorted({row["position"]: row["id"] for row in in_file}.items())
         lines_of_junk = [line for part in run for line in part.splitlines(keepends=True) if line in JUNK]
         assert sum(map(is_junk, every)) == len(lines_of_junk)
         here = {row["position"] for row in in_file}
@@ -174,6 +174,49 @@ def test_a_drop_that_was_tried_again_and_became_a_row_is_not_shown_as_dropped(tm
         (row,) = rows(read(index))
         assert (row["kind"], facets(index)["status"], facets(index).get("reason")) == ("Revision", {"kept": 1}, None)
         assert rows(index, words="lost") == []
+
+
+# Rows that grow
+
+
+@given(turns=st.lists(st.tuples(st.integers(0, 6), st.integers(1, 4)), min_size=1, max_size=20), at=st.integers(0, 20))
+def test_a_row_that_grows_is_one_entry_with_its_last_text_and_is_found_under_its_first_number(
+    tmp_path_factory: pytest.TempPathFactory, turns: list[tuple[int, int]], at: int
+) -> None:
+    run = make_folder(tmp_path_factory.mktemp("run"))
+
+    def grown(position: int, rounds: int) -> Any:
+        return revision(position, *(f"round{number}" for number in range(rounds)), f"last{rounds}")
+
+    with opened(run) as index:
+        add(run / "revisions.jsonl", *(grown(*turn) for turn in turns[:at]))
+        before = rows(read(index))
+        while index.advance():
+            pass
+        add(run / "revisions.jsonl", *(grown(*turn) for turn in turns[at:]))
+        every = rows(read(index))
+        last = dict(turns)
+        assert [(row["position"], len(row["rounds"])) for row in every] == [
+            (position, rounds + 1) for position, rounds in sorted(last.items())
+        ]
+        assert facets(index)["status"] == {"kept": len(last)} and index.state()[0]["entries"] == len(last)
+        for rounds in range(1, 5):
+            found = rows(index, words=f"last{rounds}")
+            assert [row["position"] for row in found] == sorted(p for p, each in last.items() if each == rounds)
+        for row in before:
+            now = index.row(0, row["number"])
+            assert now is not None and (now["id"], len(now["rounds"])) == (row["id"], last[row["position"]] + 1)
+
+
+def test_a_person_has_said_of_a_longer_label_what_was_said_of_the_shorter_one(tmp_path: Path) -> None:
+    short, long = label_cuts.pair(0, z=1.0), label_cuts.pair(0, z=2.0)
+    run = label_cuts.make_run(tmp_path / "run", [short, label_cuts.pair(1, z=1.0)])
+    with opened(run) as index:
+        read(index)
+        assert index.voted(0, 0, "a") is not None
+        assert facets(index)["person"]["agrees"] == 1
+        add(run / "labels.jsonl", orjson.dumps(long) + b"\n")
+        assert facets(read(index))["person"]["agrees"] == 1
 
 
 # Files that change

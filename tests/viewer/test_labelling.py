@@ -233,6 +233,40 @@ def test_rows_that_are_added_are_asked_about(tmp_path: Path, labelled: Path, gol
     assert len({*first, *cast(labelling)}) == 40
 
 
+def test_a_label_that_grows_is_one_pair_with_its_last_verdict_and_keeps_its_votes(
+    tmp_path: Path, labelled: Path, gold: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_bytes((labelled / "run.json").read_bytes())
+    rows = label_runs.rows_of(labelled)[:4]
+    with (run / "labels.jsonl").open("w") as file:
+        file.writelines(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
+    labelling = Labelling(run, gold, "ann")
+    asked = labelling.ask("random")
+    assert asked is not None
+    labelling.vote(asked["key"], "random", "first")
+    before = labelling.people(asked["key"])
+    with (run / "labels.jsonl").open("a") as file:
+        file.writelines(json.dumps(row | {"p_a": 0.875}, separators=(",", ":")) + "\n" for row in rows)
+    [(start, human)] = labelling.people(asked["key"])
+    assert (start > before[0][0], human) == (True, before[0][1])
+    assert labelling.standing()["labels"] == 1 and len(cast(labelling)) == 3
+    assert {pair.p_a for pair in map(labelling._pairs.pair, labelling._pairs.order("random")) if pair} == {0.875}
+
+
+def test_the_pairs_of_a_row_are_those_of_its_last_line(tmp_path: Path, gold: Path) -> None:
+    make_run(tmp_path / "run", [revision(0, "cut", "more"), revision(1, "kept"), revision(2, "gone")])
+    labelling = Labelling(tmp_path / "run", gold, "ann")
+    assert len(cast(labelling)) == 4
+    with (tmp_path / "run" / "revisions.jsonl").open("ab") as file:
+        for row in (revision(0, "whole", "more", "third"), revision(2, None)):
+            file.write(row.model_dump_json().encode() + b"\n")
+    labelling = Labelling(tmp_path / "run", tmp_path / "other.jsonl", "ann")
+    texts = {labelling._pairs.pair(key).a for key in labelling._pairs.order("random")}  # type: ignore[union-attr]
+    assert texts == {"whole", "more", "third", "kept"} and labelling.ask("random") is not None
+
+
 def test_a_run_that_was_started_anew_is_not_asked_about_with_texts_of_other_pairs(tmp_path: Path, gold: Path) -> None:
     run = tmp_path / "run"
     label_runs.run(PAIRS[:10], run, label_runs.scorer())
@@ -263,7 +297,7 @@ def test_a_pair_takes_few_bytes(tmp_path: Path, labelled: Path) -> None:
     row = label_runs.rows_of(labelled)[0] | {"a": "word " * 200}
     with (tmp_path / "labels.jsonl").open("w") as file:
         for number in range(5_000):
-            file.write(json.dumps(row | {"key": f"{number:032x}"}, separators=(",", ":")) + "\n")
+            file.write(json.dumps(row | {"key": f"{number:032x}", "position": number}, separators=(",", ":")) + "\n")
     pairs = Pairs(tmp_path, 0)
     tracemalloc.start()
     pairs.follow()

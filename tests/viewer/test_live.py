@@ -32,10 +32,11 @@ def prompts(file: Path) -> Path:
     return file
 
 
-def start(command: str, file: Path, out: Path, server: Stub) -> subprocess.Popen[bytes]:
+def start(command: str, file: Path, out: Path, server: Stub, *more: str) -> subprocess.Popen[bytes]:
     words = [
         str(file),
         *COMMANDS[command][1:],
+        *more,
         "--base-url",
         f"{server.url}/v1",
         "--out",
@@ -83,3 +84,28 @@ def test_a_run_that_is_killed_and_resumed_is_listed_as_if_it_had_been_whole(tmp_
                     time.sleep(0.01)
                 assert rows(index) == rows(whole)
     assert (end["facets"]["reason"]["dropped: bad_input"], end["entries"]) == (1, COUNT + 1)
+
+
+@pytest.mark.parametrize("command", ["generate", pytest.param("label", marks=pytest.mark.slow)])
+def test_a_run_that_grows_is_listed_as_if_it_had_been_so_long_from_the_start(tmp_path: Path, command: str) -> None:
+    file, out = prompts(tmp_path / "prompts.jsonl"), tmp_path / "run"
+    raised = {"generate": ("--rounds", "3"), "label": ("-k", "3")}[command]
+    with stub("--latency", "0.01") as server, start(command, file, out, server) as process:
+        assert process.wait() == 0
+        with closing(Index(find_sources([out]))) as index:
+            index.start()
+            with start(command, file, out, server, *raised) as longer:
+                while (out / COMMANDS[command][0]).read_bytes().count(b"\n") < COUNT + 6:
+                    assert longer.poll() is None
+                    watch(index, COUNT + 1, longer)
+                longer.kill()
+            with start(command, file, out, server, *raised) as again:
+                watch(index, 10**9, again)
+                assert again.wait() == 0
+            with opened(out) as whole:
+                end = read(whole).state()[0]
+                while index.state()[0] != end:
+                    time.sleep(0.01)
+                assert rows(index) == rows(whole)
+    assert end["entries"] == COUNT + 1
+    assert (out / COMMANDS[command][0]).read_bytes().count(b"\n") == COUNT

@@ -91,7 +91,7 @@ function trouble(question, problem) {
 // The list: lines of one height, of which those in sight and some around them are in the document
 
 const sources = []; // as the server last described them
-const list = { source: 0, facets: {}, words: "", total: 0, lines: new Map(), chosen: -1, number: null, opened: null, turn: 0, asking: false };
+const list = { source: 0, facets: {}, words: "", total: 0, lines: new Map(), chosen: -1, number: null, mark: null, opened: null, turn: 0, asking: false };
 
 /** The place of the line at the upper edge, a fraction of a line included. */
 function upper() {
@@ -171,10 +171,18 @@ function take({ total, rows }, from) {
   list.total = total;
   if (list.lines.size > MOST_KEPT) list.lines.clear();
   rows.forEach((row, at) => list.lines.set(from + at, row));
-  for (const [place, row] of list.lines) if (row.number === list.number) list.chosen = place; // rows may come before it
+  for (const [place, row] of list.lines) { // rows may come before it, or a longer one in its place
+    if (isChosen(row)) Object.assign(list, { chosen: place, number: row.number });
+  }
   const isPart = list.words.trim() || Object.keys(list.facets).length;
   const all = Math.max(total, sources[list.source]?.entries ?? 0);
   the("total").textContent = isPart ? `${comma(total)} of ${counted(all, "row")}` : counted(total, "row");
+}
+
+/** Whether a row is the chosen one; its number is another when it has grown, or its file was written anew. */
+function isChosen({ kind, position, id }) {
+  const { mark } = list;
+  return mark !== null && mark.kind === kind && mark.position === position && mark.id === id;
 }
 
 const counted = (number, noun) => `${comma(number)} ${noun}${number === 1 ? "" : "s"}`;
@@ -187,10 +195,12 @@ async function renew(from = first()) {
   list.lines.clear();
   take(answer, from);
   draw();
+  const { opened, number } = list;
+  if (opened !== null && isChosen(opened) && opened.number !== number) await openRow(number, the("row").scrollTop);
 }
 
 function find(values) {
-  Object.assign(list, values, { chosen: -1, number: null });
+  Object.assign(list, values, { chosen: -1, number: null, mark: null });
   the("list").scrollTop = 0;
   the("active").textContent = Object.keys(list.facets).length ? `(${Object.keys(list.facets).length} on)` : "";
   return renew(0);
@@ -198,7 +208,8 @@ function find(values) {
 
 async function choose(place) {
   if (place < 0 || place >= list.total) return;
-  Object.assign(list, { chosen: place, number: list.lines.get(place)?.number ?? null });
+  const before = list.lines.get(place) ?? null;
+  Object.assign(list, { chosen: place, number: before?.number ?? null, mark: before });
   const box = the("list"), lines = box.clientHeight / ROW, top = upper();
   if (place < top) scrollTo(place);
   else if (place > top + lines - 1) scrollTo(place - lines + 1);
@@ -206,7 +217,7 @@ async function choose(place) {
   if (!list.lines.has(place)) await renew();
   const line = list.lines.get(place);
   if (!line || place !== list.chosen) return;
-  list.number = line.number;
+  Object.assign(list, { number: line.number, mark: line });
   await openRow(line.number);
 }
 
@@ -219,14 +230,14 @@ function scrollTo(place) {
 
 const PROVENANCE = ["position", "key", "prompt_id", "constitution", "templates", "protocol", "temperature", "models", "model", "seed", "usage", "line"];
 
-async function openRow(number) {
+async function openRow(number, top = 0) {
   const source = list.source;
   const row = await ask("row", { source, number });
   if (row === null || source !== list.source) return;
   list.opened = row;
   document.body.classList.add("reading");
   drawRow();
-  the("row").scrollTop = 0;
+  the("row").scrollTop = top;
 }
 
 function drawRow() {
@@ -390,8 +401,9 @@ const undo = () => alone(async () => {
 const look = (step) => alone(async () => {
   const back = desk.back + step;
   if (back < 0 || back > desk.votes.length) return;
-  const { number } = desk.votes.at(-back) ?? {};
-  const row = back > 0 && number !== null ? await ask("row", { source: desk.source, number }) : null;
+  const { number, key } = desk.votes.at(-back) ?? {};
+  let row = back > 0 && number !== null ? await ask("row", { source: desk.source, number }) : null;
+  if (row?.kind === "Label" && row.key !== key) row = null; // the file was written anew since, without this place
   Object.assign(desk, { back, row });
   drawDesk();
   the("label").querySelector(".desk-top").scrollTop = 0;
