@@ -1,7 +1,8 @@
 """What the pages say is so: README.md and docs/*.md are run, parsed and followed.
 
 Every page gets a folder of its own with `prompts.jsonl` and a finished run in `runs/demo`. A stub server answers for
-OpenAI, for Anthropic and for http://localhost:8000; nothing else can be reached. Blocks run in the order of the page:
+OpenAI, for Anthropic, for every preset and for http://localhost:800*; nothing else can be reached. Blocks run in the
+order of the page:
 
 - `python`: all of a page share their names, and may await as in a notebook. `bash`: with -euo pipefail.
 - `file=NAME` after any language: written to NAME, not run. `yaml`: a constitution; it must load.
@@ -10,8 +11,8 @@ OpenAI, for Anthropic and for http://localhost:8000; nothing else can be reached
   they name must exist.
 - Any other language, `text` for example, is not looked at.
 
-The help texts in docs/cli.md and the list of files in docs/architecture.md are written by `python tests/test_docs.py
---write`.
+The help texts in docs/cli.md, the list of files in docs/architecture.md and the table of servers in docs/models.md are
+written by `python tests/test_docs.py --write`.
 """
 
 from __future__ import annotations
@@ -54,12 +55,15 @@ from cai.calls.model import Connection, Model
 from cai.calls.protocols import choose_protocol
 from cai.errors import UsageError
 from cai.models import open_model
+from cai.models.remote.presets import PRESETS, Preset
 from cai.records import Protocol
 from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings
 
 CLI = ROOT / "docs" / "cli.md"
+MODELS = ROOT / "docs" / "models.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 SERVER = "http://localhost:8000"
+SERVERS = re.compile(r"http://localhost:800\d")
 PROMPTS = {
     "moon": "Why does the moon change its shape?",
     "rain": "Write two lines about rain.",
@@ -105,6 +109,10 @@ def here(desk: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("ANTHROPIC_BASE_URL", server)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-no-worth")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-of-no-worth")
+    for name in PRESETS:
+        if name not in ("groq", "gemini"):  # which are only planned with: their prices are those of their own servers
+            monkeypatch.setenv(f"{name.upper()}_BASE_URL", f"{server}/v1")
+        monkeypatch.setenv(f"{name.upper()}_API_KEY", "sk-of-no-worth")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "SSL_CERT_FILE"):
@@ -115,7 +123,7 @@ def here(desk: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def play(block: Block, names: dict[str, Any], server: str) -> str | None:
     """Run one block in the current folder: what a shell complains of, if anything; Python raises, naming the line."""
-    text = block.text.replace(SERVER, server)
+    text = SERVERS.sub(server, block.text)
     target = next((tag.removeprefix("file=") for tag in block.tags if tag.startswith("file=")), None)
     if target is not None:
         Path(target).write_text(text, encoding="utf-8")
@@ -283,6 +291,49 @@ def test_the_page_about_commands_has_the_help_of_today() -> None:
     assert page == with_help(page), "refresh it: python tests/test_docs.py --write"
 
 
+PRESET_MARKS = ("<!-- presets: written from cai/models/remote/presets.py -->\n", "<!-- end of presets -->\n")
+COLUMNS = (
+    "spec",
+    "asked at",
+    "key",
+    "`logprobs`",
+    "judge",
+    "`completion`",
+    "`prefill`",
+    "`seed`",
+    "in flight",
+    "facts",
+)
+
+
+def cells_of(preset: Preset) -> Iterator[str]:
+    """The row of a preset in the table of servers."""
+    model = open_model(f"{preset.name}:{preset.model}@http://localhost:8000/v1")
+    yield f"`{preset.name}:{preset.model}`"
+    yield preset.url or f"what `{preset.urls[0]}` says"
+    yield " or ".join(f"`{name}`" for name in preset.key_variables) if preset.needs_key else "none"
+    yield str(model.can.logprobs)
+    yield f"`{choose_protocol(None, model.can, preset.name)}`"
+    yield "yes" if preset.habits.completion else "no"
+    yield "yes" if preset.habits.prefill else "no"
+    yield f"`{preset.habits.seed}`" if preset.habits.seed else "no"
+    yield str(preset.concurrency)
+    yield f"[page]({preset.source})"
+
+
+def with_presets(page: str) -> str:
+    """The text of docs/models.md with the table of servers by name."""
+    before, _, rest = page.partition(PRESET_MARKS[0])
+    rows = [COLUMNS, ["---"] * len(COLUMNS), *map(list, map(cells_of, PRESETS.values()))]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return before + PRESET_MARKS[0] + table + PRESET_MARKS[1] + rest.partition(PRESET_MARKS[1])[2]
+
+
+def test_the_page_about_models_has_every_preset() -> None:
+    page = MODELS.read_text(encoding="utf-8")
+    assert page == with_presets(page), "refresh it: python tests/test_docs.py --write"
+
+
 MARKS = ("<!-- files: written from the first sentence of each module -->\n", "<!-- end of files -->\n")
 COLUMN = 30  # of the phrases, beside the names of the files
 
@@ -350,7 +401,7 @@ def test_the_first_sentence_of_every_module_is_a_phrase() -> None:
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
         sys.exit(__doc__)
-    for written, renewed in ((CLI, with_help), (ARCHITECTURE, with_tree)):
+    for written, renewed in ((CLI, with_help), (ARCHITECTURE, with_tree), (MODELS, with_presets)):
         written.write_text(renewed(written.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -15,7 +15,8 @@ from cai.models.remote.failures import shown
 from cai.models.remote.presets import Preset
 
 OWN = "the address after @"
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # where a server listens, and how it is reached
+LISTENS = re.compile(r"(?<=//)(0\.0\.0\.0|\[::\])(?=[:/]|$)")  # a server's own word for everywhere
+REACHED = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
 def base_of(preset: Preset, connection: Connection, version: str) -> URL:
@@ -45,7 +46,7 @@ def _completed(place: str, preset: Preset) -> str:
     """An address with the scheme, the port and the path that people leave out, as OLLAMA_HOST and Azure's pages do."""
     if "://" not in place:
         place = _with_scheme(place, URL(preset.url or "https://NAME"))
-    place = place.rstrip("/")
+    place = LISTENS.sub(lambda host: REACHED[host[0]], place).rstrip("/")
     if re.search(r"/v\d\w*$", place):
         return place
     return place + preset.tail
@@ -58,9 +59,6 @@ def _with_scheme(place: str, usual: URL) -> str:
         host = f"{usual.host}{host}"
     if not re.search(r":\d+$", host) and usual.explicit_port is not None:
         host += f":{usual.port}"
-    name, colon, port = host.rpartition(":")
-    if colon:
-        host = f"{EVERYWHERE.get(name, name)}:{port}"
     return f"{usual.scheme}://{host}{slash}{path}"
 
 

@@ -179,7 +179,7 @@ _ALL = (
         "xai",
         "https://api.x.ai/v1",
         "https://docs.x.ai/developers/model-capabilities/text/reasoning",
-        "grok-4",
+        "grok-4-fast-non-reasoning",
         prices="x-ai",
         habits=Habits(
             max_tokens="max_completion_tokens",
