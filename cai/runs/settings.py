@@ -188,10 +188,10 @@ class GenerateSettings(PromptSettings):
         f"(default: {GATE} for chat templates).",
         json_schema_extra={"alone": str(GATE), "off": "Revise every reply, without asking."},
     )
-    draw: Literal["uniform", "screen"] = Field(
-        "uniform",
-        description="How the principle of a round is drawn: uniform, by weight alone; or screen, from those that the "
-        "reply goes against, as the critic says; if it goes against none, it stays.",
+    draw: Literal["uniform", "screen"] | None = Field(
+        None,
+        description="How the principle of a round is drawn: uniform, by weight alone (the default); or screen, from "
+        "those that the reply goes against, as the critic says; if it goes against none, it stays.",
     )
     screen_at: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
