@@ -72,7 +72,7 @@ def revise(
     screens = []
     for principle in principles:
         if screen is not None:
-            drawn, screening = yield from screen.look(prompt, reply, [turn.principle for turn in rounds])
+            drawn, screening = yield from screen.look(prompt, reply, rounds)
             screens.append(screening)
             if drawn is None:
                 break

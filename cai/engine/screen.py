@@ -24,7 +24,7 @@ from cai.engine.letters import LEAST_MASS, probability, read_letters
 from cai.engine.quoting import Quoting
 from cai.engine.templates import Templates
 from cai.errors import RowDropped, Unreadable
-from cai.records import Completion, Message, Prompt, Request, Screened, Screening, Turns, Values
+from cai.records import Completion, Message, Prompt, Request, Round, Screened, Screening, Turns, Values
 from cai.sources.files import folder
 
 SCREEN = 0.6  # a principle is drawn from those that a reply goes against with at least this probability
@@ -55,9 +55,12 @@ class AskScreen:
         """Word every question once; raises TemplateError if the template needs what a principle does not have."""
         list(self._questions((Message(role="user", content="Trial."),), "Trial.", principles))
 
-    def scores(self, prompt: Turns, reply: str, principles: Sequence[Principle], how: YesNo) -> Scores:
-        """For each principle the log odds that the reply goes against it, and that it keeps to it."""
-        questions = self._questions(prompt, reply, principles)
+    def scores(self, prompt: Turns, reply: str, principles: Sequence[Principle], how: YesNo, turn: int = 0) -> Scores:
+        """For each principle the log odds that the reply goes against it, and that it keeps to it.
+
+        turn: tells the replies of one row apart, by which its questions are numbered.
+        """
+        questions = self._questions(prompt, reply, principles, turn)
         if how.protocol == "vote":
             answers = yield [how.word(question) for question in questions]
             odds = [_odds_of_word(answer) for answer in answers]
@@ -66,7 +69,9 @@ class AskScreen:
             odds = [_odds_of_letters(answer) for answer in answers]
         return list(zip(odds[::2], odds[1::2], strict=True))
 
-    def _questions(self, prompt: Turns, reply: str, principles: Iterable[Principle]) -> Iterator[Request]:
+    def _questions(
+        self, prompt: Turns, reply: str, principles: Iterable[Principle], turn: int = 0
+    ) -> Iterator[Request]:
         """Both questions of every principle; what they share comes first, so that it is computed once."""
         turns, quoted = self._quoting.turns(prompt), self._quoting.quoted(reply.strip())
         for principle in principles:
@@ -79,8 +84,8 @@ class AskScreen:
                     against=against,
                     examples=self._examples,
                 ).strip()
-                # By principle, not by round: a reply that stands is asked about once.
-                index = self._numbers[principle.id] + (not against)
+                # By reply and principle, not by round: a reply that stands is asked about once.
+                index = 2 * len(self._numbers) * turn + self._numbers[principle.id] + (not against)
                 if self._templates.completes:
                     yield Request("screen", text=text, index=index)
                 else:
@@ -136,7 +141,7 @@ def baseline(
     every: list[list[tuple[Odds, Odds]]] = []
     for number, (prompt, reply) in enumerate(ordinary()):
         try:
-            scores = yield from ask.scores(prompt, reply, principles, how)
+            scores = yield from ask.scores(prompt, reply, principles, how, number)
         except RowDropped as refusal:
             if number or how.protocol == "vote" or refusal.reason != "model_error":
                 raise
@@ -176,16 +181,18 @@ class Screen:
     baseline: Baseline | None = None
 
     def look(
-        self, prompt: Prompt, reply: str, used: Sequence[str]
+        self, prompt: Prompt, reply: str, rounds: Sequence[Round]
     ) -> Generator[list[Request], list[Completion], tuple[Principle | None, Screening]]:
         """The principle of the next round, None if the reply goes against none, and what was asked.
 
-        used: ids of those of the rounds before, of which none comes again before all others that a reply goes against.
+        rounds: those before, of whose principles none comes again before all others that the reply goes against.
         Raises RowDropped if no answer can be read.
         """
+        used = [turn.principle for turn in rounds]
+        changes = sum(turn.changed for turn in rounds)
         assert self.baseline is not None
         principles = self._screened(prompt.id)
-        scores = yield from self.ask.scores(prompt.messages, reply, principles, self.baseline.how)
+        scores = yield from self.ask.scores(prompt.messages, reply, principles, self.baseline.how, changes)
         screened = []
         for principle, pair in zip(principles, scores, strict=True):
             usual, odds, p = self.baseline.odds.get(principle.id), _half(pair), None

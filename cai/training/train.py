@@ -37,7 +37,9 @@ from cai.weights.bases import Base, find_base
 log = logging.getLogger("cai")
 
 SECRET = re.compile("token|key|secret|password", re.IGNORECASE)  # in the name of one of TRL's arguments
-OF_RUN = ("command", "source", "templates", "models", "rounds", "gate", "n", "pairing", "seed", "constitution")
+OF_RUN = (
+    "command", "source", "templates", "models", "rounds", "gate", "screen", "n", "pairing", "seed", "constitution",
+)  # fmt: skip
 OF_JUDGE = ("judge", "protocol", "principles", "templates", "constitution")
 
 
@@ -175,6 +177,8 @@ def provenance(data: Any) -> Values | None:
     identity, export = info["identity"], info.get("export") or {}
     labels = info.get("labels") or {}  # those that the rows of a sample run were cut by
     binding = labels.get("binding") or identity.get("binding") or identity.get("best_of") or {}
+    if "accept" in identity:  # who accepted revisions judged the pairs
+        binding = {"judge": identity["models"]["accept"], "protocol": identity["accept"]["protocol"]}
     facts: Values = {"run": identity_hash(identity)}
     for names, source in ((OF_RUN, identity), (OF_JUDGE, binding)):
         facts |= {name: source[name] for name in names if source.get(name) is not None}

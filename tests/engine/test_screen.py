@@ -13,7 +13,7 @@ from cai.engine.gate import YesNo
 from cai.engine.screen import MOST, AskScreen, Baseline, Screen, baseline, ordinary
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped, Unreadable
-from cai.records import Completion, Prompt, Request
+from cai.records import Completion, Prompt, Request, Round
 
 CHAT = load_templates("chat")
 SCORE = YesNo("score", "Answer:")
@@ -54,13 +54,18 @@ def answers(bias: Callable[[int], float], fault: Callable[[int], float]) -> Call
     return lambda request: scored(bias(rule(request)) + (1 if against(request) else -1) * fault(rule(request)))
 
 
+def turn_under(principle: str) -> Round:
+    return Round(principle=principle, critique="Hm.", verdict=None, revision=None, changed=False)
+
+
 def screen(count: int, faults: dict[int, float], **changes: Any) -> tuple[Any, Any]:
     own = law(count)
     asker = AskScreen(CHAT, own)
     settings = {"least": 0.6, "seed": 0} | changes
     used, row = settings.pop("used", []), settings.pop("prompt", ASKED)
     base = Baseline(SCORE, settings.pop("odds", dict.fromkeys([each.id for each in own.principles], 0.0)))
-    look = Screen(asker, own.principles, **settings, baseline=base).look(row, "So.", used)
+    rounds = [turn_under(name) for name in used]
+    look = Screen(asker, own.principles, **settings, baseline=base).look(row, "So.", rounds)
     (drawn, screening), asked = play(look, answers(lambda n: n, lambda n: faults.get(n, 0.0)))
     return drawn and drawn.id, (screening, asked)
 
@@ -129,12 +134,12 @@ def test_a_principle_whose_answers_cannot_be_read_is_not_drawn() -> None:
     def answer(request: Request) -> Completion:
         return scored(0.0) if rule(request) else Completion("", "stop", "m", scores=(-9.0, -9.0))
 
-    (drawn, screening), _ = play(look.look(ASKED, "So.", []), answer)
+    (drawn, screening), _ = play(look.look(ASKED, "So.", ()), answer)
     assert drawn.id == "p1"
     assert (screening.of[0].against, screening.of[0].p) == (None, None)
     mute = Screen(look.ask, own.principles, 0.0, 0, Baseline(SCORE, {"p0": 0.0}))
     with pytest.raises(RowDropped, match="no answer of the screen can be read"):
-        play(mute.look(ASKED, "So.", []), answer)
+        play(mute.look(ASKED, "So.", ()), answer)
 
 
 # The baseline
@@ -164,10 +169,10 @@ def test_a_model_that_lists_nothing_is_asked_in_words() -> None:
     assert found.odds == pytest.approx(dict.fromkeys(("p0", "p1"), -math.log(3)))
     assert len(asked) == 4 + 4 * len(ordinary()) and asked[4].top_logprobs == 0
     screen_of = Screen(asker, own.principles, 0.6, 0, found)
-    (drawn, screening), _ = play(screen_of.look(ASKED, "So.", []), answer)
+    (drawn, screening), _ = play(screen_of.look(ASKED, "So.", ()), answer)
     assert drawn is None and [each.p for each in screening.of] == [0.5, 0.5]
     worse = lambda request: Completion("Yes", "stop", "m")  # noqa: E731
-    (drawn, screening), _ = play(screen_of.look(ASKED, "So.", []), worse)
+    (drawn, screening), _ = play(screen_of.look(ASKED, "So.", ()), worse)
     assert drawn is not None and screening.of[0].p == pytest.approx(0.75)
 
 

@@ -19,6 +19,7 @@ from cai.runs.generate import GenerateRun
 from cai.runs.plan import estimate
 from cai.runs.settings import GenerateSettings
 from cai.sources.yamlfile import make_settings
+from cai.training.train import provenance
 
 SHOWN = re.compile(r"<reply_a>\n(.*?)\n</reply_a>\n\n<reply_b>\n(.*?)\n</reply_b>\n\n(.*)", re.S)
 BIAS = 1.5  # of the judge, towards the reply that is shown first
@@ -146,6 +147,9 @@ def test_the_pairs_of_a_run_are_those_of_which_the_judge_is_sure_either_way(serv
     assert "the judge accepted 1 of 5 revisions" in " ".join(run_notes(out))
     card = (out / "README.md").read_text()
     assert "1 of 5 revisions" in card and "unjudged" not in card
+    assert "| accept | `openai:j` | `tiny-2026` |" in card
+    made = provenance(out)
+    assert made is not None and (made["judge"], made["protocol"]) == ("openai:j", "logprob")
 
 
 def calls(server: Habits) -> int:

@@ -28,7 +28,9 @@ NAMED = 5  # ids and folders that a message names
 COMPARED = 2_000  # ids among which one like an unknown one is looked for
 SEARCHED = 20_000  # calls, for those of a drop of version 0.1.0; a second
 FROM_ROW = ("constitution", "templates", "models", "model", "seed")
-FROM_RUN = ("source", "system", "sampling", "n", "rounds", "gate", "binding", "pairing")  # of its identity
+FROM_RUN = (  # of its identity
+    "source", "system", "sampling", "n", "rounds", "gate", "screen", "accept", "binding", "pairing",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
