@@ -30,6 +30,7 @@ from cai.runs.run import Run, Seats
 from cai.runs.settings import GATE, GenerateSettings, LabelSettings
 from cai.sources.files import Source
 from cai.texts.wording import counted, source_name
+from cai.weights.named import named_of
 
 
 class GenerateRun(PromptRun[Revision]):
@@ -39,6 +40,7 @@ class GenerateRun(PromptRun[Revision]):
     settings_class = GenerateSettings
 
     def __init__(self, prompts: Source | None, settings: GenerateSettings) -> None:
+        settings = with_defaults(settings)
         law = load_constitution(settings.constitution)
         templates = load_templates(settings.templates)
         self._principles = law.principles_for("revise")
@@ -238,6 +240,19 @@ class GenerateRun(PromptRun[Revision]):
     def next_steps(self, folder: str) -> Iterator[str]:
         """What to type when the run is finished."""
         yield f"training rows in {self.out / 'sft.jsonl'}; cut them again with: cai export {folder} --split 0.9"
+
+
+def with_defaults(settings: GenerateSettings) -> GenerateSettings:
+    """The settings, and where they leave open what the register says of a named local model, that.
+
+    The model must be writer, critic and reviser: the register knows nothing of others.
+    """
+    named = named_of(settings.model)
+    if named is None or {settings.critic, settings.reviser} - {None, settings.model}:
+        return settings
+    return settings.model_copy(
+        update={name: value for name, value in named.chain.items() if getattr(settings, name) is None}
+    )
 
 
 class Accepting:

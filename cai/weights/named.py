@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,7 @@ class Named:
     the file: parts of `part` bytes each, but for the last. They are never installed.
     converted: the hash of the file in the cache if that is made of the published one, as Q8_0.
     context: tokens of a conversation and its reply together. sampling: of a reply, unless `extra_body` says otherwise.
+    chain: what `cai generate` does if it is not told: `system`, `templates` and `draw`.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Named:
     part: int = 50 << 20
     converted: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    chain: Mapping[str, str] = field(default_factory=lambda: NOTHING)
 
     @property
     def needs(self) -> int:
@@ -87,3 +90,11 @@ NAMED = {
         ),
     ),
 }
+
+
+def named_of(spec: str) -> Named | None:
+    """The entry of a model, by its spec; None for others. A file or folder of that name comes first."""
+    provider, _, name = spec.partition(":")
+    if provider != "local" or (name and Path(name).exists()):
+        return None
+    return NAMED.get(name or DEFAULT)
