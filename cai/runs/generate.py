@@ -24,7 +24,7 @@ from cai.judge.accept import ACCEPT, HELPFULNESS, accept, helpfulness_of
 from cai.judge.flows import Pair
 from cai.models import open_models
 from cai.records import Acceptance, Completion, Prompt, Request, Revision, Role, Turns, Values
-from cai.runs.judging import CHECKED, Judging
+from cai.runs.judging import CHECKED, JudgeCheck, Judging
 from cai.runs.prompt_run import PromptRun
 from cai.runs.run import Run, Seats
 from cai.runs.settings import GATE, GenerateSettings, LabelSettings
@@ -267,6 +267,8 @@ class Accepting:
         if mute:
             raise UsageError(f"--accept: principle {mute[0]!r} tells a judge nothing: give it 'choose', or 'text'")
         self.judging = Judging(model, LabelSettings.model_validate({"judge": spec}), templates, law, None)
+        advice = "name another --accept, switch its thinking off, or word judge.jinja and verdict.jinja for it"
+        self.judging.readable = JudgeCheck(advice, needed=self.judging.protocol != "reward")
         self.least = settings.accept_at or ACCEPT
         self._helpfulness = helpfulness_of(law)
         self._whose: Literal["constitution", "built-in"] = "constitution"
