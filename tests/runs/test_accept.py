@@ -205,7 +205,7 @@ def test_a_judge_in_words_votes_and_an_even_vote_keeps_the_reply(
 
 def test_a_judge_who_says_something_else_stops_the_run_with_advice(server: Habits, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(Unreadable, match="the judge does not answer A or B: .*; name another --accept"):
+    with pytest.raises(Unreadable, match=r"the judge does not answer A or B: .*; name another --accept"):
         run(server, out, [f"better {number}: how?" for number in range(60)], "mute", concurrency=32).finish()
     assert 20 <= len(rows(out)) < 60
     with pytest.raises(Unreadable, match="the judge does not answer A or B"):
