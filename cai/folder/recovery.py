@@ -14,6 +14,7 @@ from cai.folder.rows import DONE, EXPORT_STAGES, FINISHED, GROWS, NOTHING, ROWS,
 from cai.folder.store import Store
 from cai.folder.superseded import forget_superseded, lines_without
 from cai.records import Object
+from cai.sources.lines import OF_PEOPLE
 
 log = logging.getLogger("cai")
 
@@ -50,15 +51,16 @@ def _recover_rows(path: Path, store: Store, state: str, identity: Object) -> Non
         for start, line in store.rows.unseen(path.name):
             row = orjson.loads(line)
             position = as_position(row["position"], path.name)
-            if has_calls and not store.has_all(row["calls"]):
+            has_row = _is_in(FINISHED, store.rows, position)
+            if (has_calls and not store.has_all(row["calls"])) or (has_row and OF_PEOPLE in line):
                 lost.append(start)
                 continue
-            if _is_in(FINISHED, store.rows, position):  # a line before it is of the same input
+            if has_row:  # a line before it is of the same input
                 store.rows.expect_repeats(ROWS)
             _restore(store.rows, row, GROWS if is_short(row, identity) else state)
             believed += 1
     if lost:
-        log.warning("%s: %d rows are taken out: their calls are lost", path, len(lost))
+        log.warning("%s: %d rows are taken out: their calls are lost, or people added them", path, len(lost))
         # A kill before this is done has the file read once more.
         store.rows.rewrite(path.name, lines_without(path, lost))
     if believed and not has_calls:

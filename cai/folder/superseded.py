@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterable, Iterator
-from itertools import chain, pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,9 +12,9 @@ import orjson
 
 from cai.folder.lines import DROPPED, as_position, position_of, reading
 from cai.folder.rows import EXPORT_STAGES, FINISHED, NOTHING, Rows
+from cai.sources.lines import repeated_later
 
 OF_EXPORTS = re.compile(f'"stage":"({"|".join(sorted(EXPORT_STAGES))})"'.encode())  # as written; texts escape quotes
-NO_POSITION = (1 << 64) - 1
 
 
 def forget_superseded(folder: Path, rows_file: str, rows: Rows) -> None:
@@ -26,7 +25,7 @@ def forget_superseded(folder: Path, rows_file: str, rows: Rows) -> None:
     finders = {rows_file: _stale_rows, DROPPED: _stale_drops}
     for name, find in finders.items():
         with reading(folder / name):
-            stale = sorted(find(folder / name, rows))
+            stale = sorted(set(find(folder / name, rows)))
         if stale:
             rows.rewrite(name, lines_without(folder / name, stale))
     rows.expect_repeats(NOTHING)
@@ -39,12 +38,11 @@ def _stale_rows(path: Path, rows: Rows) -> Iterator[int]:
         for start, line in lines_of(file):
             positions.append(position_of(line, path.name))
             starts.append(start)
-    order = sorted(range(len(starts)), key=positions.__getitem__)
-    positions.append(NO_POSITION)  # of the line behind the last
-    for place, following in pairwise(chain(order, [len(starts)])):
-        entry = rows.state(positions[place])
-        was_dropped = entry is not None and entry[1] not in FINISHED
-        if was_dropped or positions[following] == positions[place]:
+    for place in repeated_later(positions):
+        yield starts[place]
+    for place, position in enumerate(positions):
+        entry = rows.state(position)
+        if entry is not None and entry[1] not in FINISHED:
             yield starts[place]
 
 

@@ -20,7 +20,16 @@ from cai.errors import CaiError, SourceError, UsageError
 from cai.records import BadPrompt, Prompt
 from cai.sources.conversations import FORMATS, keys_of, to_prompt
 from cai.sources.documents import is_document
-from cai.sources.lines import MAX_LINE, ByteLines, bounded, decoded, json_line, json_or_text, text_line
+from cai.sources.lines import (
+    MAX_LINE,
+    ByteLines,
+    bounded,
+    decoded,
+    json_line,
+    json_or_text,
+    superseded_lines,
+    text_line,
+)
 from cai.sources.tables import Rows, csv_rows, frame_rows, hub_rows, parquet_rows
 from cai.sources.values import BadRecord
 from cai.texts.wording import close_to, nearest, reason_of
@@ -239,6 +248,7 @@ def _rows(source: Source, format: str, field: str | None, keys: tuple[str, ...])
                 if kind == ".csv":
                     yield from csv_rows(bounded(file, source), source, keys)
                 else:
-                    yield from decoded(file, source, decode)
+                    superseded = superseded_lines(source)
+                    yield from (row for row in decoded(file, source, decode) if row[0] not in superseded)
         except OSError as error:
             raise SourceError(f"cannot be opened: {reason_of(error)}", source) from None

@@ -7,10 +7,11 @@ import io
 import json
 import re
 import zlib
+from array import array
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cai.sources.values import BadRecord
 from cai.texts.wording import reason_of
 
 MAX_LINE = 64 * 2**20  # bytes; longer lines are skipped without being held in memory
+MOST_DIGITS = 19  # of an integer that an array takes
 LARGE = 2.0**53  # a float from which on it may be a whole number of more digits than it can hold
 
 OTHER_STARTS = {  # how files begin whose name says another thing
@@ -34,6 +36,10 @@ OTHER_STARTS = {  # how files begin whose name says another thing
     b"PAR1": "parquet: its name must end in .parquet",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself: git lfs pull",
 }
+
+OF_RUNS = ("revisions.jsonl", "candidates.jsonl", "labels.jsonl")  # in which a row that has grown is appended anew
+POSITION = re.compile(rb'"position": ?(\d+)[,}]')  # the first of a line is its row's own: quotes in texts are escaped
+OF_PEOPLE = b'"annotator":'  # in lines of several people on one row
 
 ByteLines = io.BufferedReader | gzip.GzipFile
 
@@ -145,3 +151,23 @@ def json_or_text(line: bytes) -> Any:
     if isinstance(record, str | list | dict):
         return record
     return text_line(line)
+
+
+def superseded_lines(path: Path) -> set[int]:
+    """The numbers of the lines in a file of a run, as a kill may leave it, that a later line has taken the place of."""
+    if path.name not in OF_RUNS or not path.with_name("run.json").exists():
+        return set()
+    positions, numbers = array("Q"), array("Q")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            own = POSITION.search(line)
+            if own is not None and len(own[1]) < MOST_DIGITS and OF_PEOPLE not in line:
+                positions.append(int(own[1]))
+                numbers.append(number)
+    return {numbers[place] for place in repeated_later(positions)}
+
+
+def repeated_later(values: Sequence[int]) -> Iterator[int]:
+    """The places of values that come again behind them."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    return (place for place, following in pairwise(order) if values[place] == values[following])

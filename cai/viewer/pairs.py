@@ -23,6 +23,7 @@ from cai.judge.gold import RANDOM, draw_of
 from cai.records import Contest, Message, Object
 from cai.runs.pairs import OF_REPLIES, pairs_of_row
 from cai.sources.conversations import pair_hash
+from cai.sources.lines import repeated_later
 from cai.viewer.growing import Growing
 
 UNCERTAIN = "uncertain"  # the queue of what the judge is least sure of
@@ -123,13 +124,7 @@ class Pairs:
 
     def _superseded(self) -> set[int]:
         """Where the lines start that a later line of their position has superseded: its row has grown."""
-        starts = set()
-        following = -1
-        for place in reversed(sorted(range(len(self._positions)), key=self._positions.__getitem__)):  # the last first
-            if self._positions[place] == following:
-                starts.add(self._line_starts[place])
-            following = self._positions[place]
-        return starts
+        return {self._line_starts[place] for place in repeated_later(self._positions)}
 
     def order(self, queue: str) -> Iterator[str]:
         """The keys of all pairs, as this queue has them; raises UsageError if it cannot have any."""

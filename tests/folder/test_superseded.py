@@ -15,12 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stored_runs import IDENTITY, lost, make_run, revision
 
+import cai
 from cai.folder import lookup as module
 from cai.folder.lines import lines_in_order, read_rows
 from cai.folder.lookup import Lookup
 from cai.folder.rows import GROWS, digest_of
 from cai.folder.run import RunFolder
 from cai.records import Drop, Prompt, Revision
+from cai.sources.files import read_records
 
 ROOMS = itertools.count()
 NAME = "revisions.jsonl"
@@ -159,3 +161,33 @@ def test_a_folder_of_a_version_that_left_no_note_is_looked_through_once(tmp_path
     assert len(orjson.loads(rows_and_drops(tmp_path)[0][0])["rounds"]) == 2
     RunFolder(tmp_path, IDENTITY).close()
     assert lines(tmp_path, NAME) == [0, 1]
+
+
+# Files that are read as any other file of records
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_records_of_a_run_that_was_killed_as_it_grew_are_those_that_it_will_have(tmp_path: Path, seed: int) -> None:
+    turns = [(at, 1) for at in range(6)] + [(at * (seed + 1) % 5, 2 + at % 2) for at in range(5)]
+    killed = tmp_path / "killed"
+    play(tmp_path / "run", turns, killed)
+    assert len((killed / NAME).read_bytes().splitlines()) > 6
+    of_killed, of_run = (dict(read_records(folder / NAME)) for folder in (killed, tmp_path / "run"))
+    assert sorted(map(orjson.dumps, of_killed.values())) == sorted(map(orjson.dumps, of_run.values()))
+    lines = (killed / NAME).read_bytes().splitlines()
+    assert all(orjson.loads(lines[number - 1]) == record for number, record in of_killed.items())
+    assert cai.audit(killed / NAME).rows == 6
+    copy = tmp_path / "copy.jsonl"  # without a run beside it, lines are lines
+    copy.write_bytes((killed / NAME).read_bytes())
+    assert len(list(read_records(copy))) == len(lines)
+
+
+def test_what_people_write_into_the_rows_takes_the_place_of_none(tmp_path: Path) -> None:
+    make_run(tmp_path, [outcome(0, 1), outcome(1, 1)])
+    path = tmp_path / NAME
+    own = path.read_bytes().splitlines()
+    by_people = [orjson.dumps({**orjson.loads(own[0]), "annotator": who}) for who in ("ann", "bob")]
+    path.write_bytes(b"\n".join([*own, *by_people, b""]))
+    assert len(list(read_records(path))) == 4
+    RunFolder(tmp_path, IDENTITY).close()
+    assert path.read_bytes().splitlines() == own
