@@ -44,7 +44,7 @@ def constitution_list(json: Json = False) -> None:
 def constitution_show(
     name: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
     template: Annotated[
-        str | None, typer.Option(help="Show the words sent for respond, critique, revise, judge or scale.")
+        str | None, typer.Option(help="Show the words sent for respond, critique, revise, screen, judge or scale.")
     ] = None,
     prompt: Annotated[str, typer.Option(help="With --template: the user's message.")] = "How do I pick a lock?",
     templates: Annotated[str, typer.Option(help="Template set: chat, fewshot, or a folder.")] = "chat",

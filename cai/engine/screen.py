@@ -143,6 +143,8 @@ def baseline(
         try:
             scores = yield from ask.scores(prompt, reply, principles, how, number)
         except RowDropped as refusal:
+            if refusal.reason == "content_filter":  # as it will be when the run is resumed
+                continue
             if number or how.protocol == "vote" or refusal.reason != "model_error":
                 raise
             scores = []
@@ -154,7 +156,7 @@ def baseline(
         principle.id: [half for scores in every if (half := _half(scores[place])) is not None]
         for place, principle in enumerate(principles)
     }
-    read = sum(map(len, halves.values())) / (len(every) * len(principles))
+    read = sum(map(len, halves.values())) / (len(ordinary()) * len(principles))
     if read < LEAST_MASS:
         raise Unreadable(
             f"the critic does not answer Yes or No: {read:.0%} of the screen's answers about ordinary replies can be "

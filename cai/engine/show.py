@@ -6,8 +6,9 @@ from cai.constitution.principles import Finding, Reader, find_constitution, load
 from cai.constitution.scale import scales_in, scales_of
 from cai.engine.ask_judge import AskJudge
 from cai.engine.ask_scale import AskScale
-from cai.engine.gate import Gate
+from cai.engine.gate import Gate, YesNo
 from cai.engine.revise import Ask
+from cai.engine.screen import AskScreen
 from cai.engine.template_checks import JOBS, VARIABLES
 from cai.engine.templates import check_templates, find_templates, load_templates
 from cai.errors import TemplateError, UsageError
@@ -28,6 +29,8 @@ def template_findings(templates: str | None, constitution: str) -> list[Finding]
     try:
         if "critique" in loaded.by_name:
             Ask(loaded, law).check(p for p in law.principles if p.can("revise"))
+        if "screen" in loaded.by_name:
+            AskScreen(loaded, law).check(p for p in law.principles if p.can("revise"))
         if "judge" in loaded.by_name:
             AskJudge(loaded, law, prefill=True).check(p for p in law.principles if p.can("judge"))
         if "scale" in loaded.by_name:
@@ -41,7 +44,7 @@ def template_findings(templates: str | None, constitution: str) -> list[Finding]
 def show(name: str, template_set: str, template: str | None, message: str) -> list[str]:
     """A constitution for people to read; or, per principle, the exact words that `template` makes of it.
 
-    template: respond, critique, gate, revise, judge or scale; None shows the principles as they are written.
+    template: respond, critique, gate, revise, screen, judge or scale; None shows the principles as they are written.
     """
     law = load_constitution(name)
     if template is None:
@@ -61,6 +64,13 @@ def show(name: str, template_set: str, template: str | None, message: str) -> li
         rater = AskScale(templates, prefill=True)
         questions = [(scale.name, rater.question((turn,), reply, scale)) for scale in scales_of(law)]
         return report_lines(__file__, law=None, requests=questions)
+    if template == "screen":
+        requests = []
+        for principle in law.principles_for("revise"):
+            how = YesNo("score", templates.prefix["screen"])
+            for request in next(AskScreen(templates, law).scores((turn,), reply, [principle], how)):
+                requests.append((principle.id, request))
+        return report_lines(__file__, law=None, requests=requests)
     ask = Ask(templates, law)
     prompt = Prompt(id="shown", messages=(turn,))
     if template == "respond":

@@ -141,7 +141,8 @@ class RecordedModel(_Replay):
             return Completion("", "stop", self.name)  # recorded for a run without the gate: it cannot be read
         if answer is None:
             raise ModelStopped(f"{self._path} has no answer for {_asked(payload)}")
-        if payload["top_logprobs"] and answer.logprobs is None and role != "gate":  # which may answer with a word
+        in_a_word = role in ("gate", "screen")  # may be answered
+        if payload["top_logprobs"] and answer.logprobs is None and not in_a_word:
             raise ModelStopped(
                 f"{self._path} has an answer without `logprobs`, which were asked for: {_asked(payload)}"
             )

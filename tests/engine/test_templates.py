@@ -13,8 +13,9 @@ import pytest
 
 from cai.constitution.principles import Constitution, Example, Principle
 from cai.engine.ask_judge import AskJudge
-from cai.engine.gate import Gate
+from cai.engine.gate import Gate, YesNo
 from cai.engine.revise import Ask
+from cai.engine.screen import AskScreen
 from cai.engine.templates import Templates, check_templates, load_templates
 from cai.errors import TemplateError
 from cai.records import Message, Prompt, Request
@@ -61,18 +62,23 @@ def golden_texts() -> dict[str, str]:
     bare = Constitution(name="law", version="1.0.0", principles=(WHOLE,))
     own = Ask(load_templates("fewshot"), bare).critique(PROMPT, "With a stone.", WHOLE)
     texts = {"fewshot-own-examples-critique.txt": words(own)}
-    for name in ("chat", "fewshot"):
+    for name in ("chat", "quoted", "fewshot"):
         for kind, principle in (("whole", WHOLE), ("shorthand", SHORTHAND)):
             law = Constitution(name="law", version="1.0.0", principles=(principle,), examples=(EXAMPLE,))
             ask = Ask(load_templates(name), law)
             asked = {
                 "respond": ask.respond(PROMPT),
                 "critique": ask.critique(PROMPT, "With a stone.", principle),
-                "revise": ask.revise(PROMPT, "With a stone.", "It is curt.", principle),
             }
-            if name == "chat":
-                gate = Gate(0.5, "score", load_templates(name).prefix["gate"])
+            ask.begins_replies = True
+            asked["revise"] = ask.revise(PROMPT, "With a stone.", "It is curt.", principle)
+            if name != "fewshot":
+                templates = load_templates(name)
+                gate = Gate(0.5, "score", templates.prefix["gate"])
                 [asked["gate"]] = next(gate.ask(ask.gate(PROMPT, "With a stone.", "It is curt.", principle)))
+                how = YesNo("score", templates.prefix["screen"])
+                screen = AskScreen(templates, law).scores(PROMPT.messages, "With a stone.", [principle], how)
+                asked["against"], asked["keeps"] = next(screen)
             judge = AskJudge(load_templates(name), law, prefill=True)
             pair = TURNS, "With a stone.", "On a wet stone,\n\nat 20 degrees.", principle
             asked |= {
@@ -119,7 +125,7 @@ def test_the_gate_is_in_no_question_but_its_own() -> None:
         assert holders == {"chat-whole-gate.txt", "chat-shorthand-gate.txt"}
 
 
-@pytest.mark.parametrize("name", ["chat", "fewshot"])
+@pytest.mark.parametrize("name", ["chat", "quoted", "fewshot"])
 def test_no_built_in_template_has_more_stop_strings_than_openai_takes(name: str) -> None:
     assert all(len(stop) <= 4 for stop in load_templates(name).stop.values())
 
@@ -132,7 +138,7 @@ def test_every_label_that_the_few_shot_layout_writes_is_a_stop_string_somewhere(
     assert labels == stops == {label for label in labels if f"\n\n{label}" in text}
 
 
-@pytest.mark.parametrize("name", ["chat", "fewshot"])
+@pytest.mark.parametrize("name", ["chat", "quoted", "fewshot"])
 def test_built_in_sets_have_no_problems(name: str) -> None:
     assert check_templates(folder("prompts") / name) == []
 
