@@ -108,3 +108,12 @@ def letters(asked: Asked) -> Answer:
     p = chance(text)
     tokens = listed(("A", math.log(p * 0.9)), ("B", math.log((1 - p) * 0.9)), ("The", math.log(0.05)))
     return answer(chat("A", "length", choice={"logprobs": tokens}))
+
+
+def both(asked: Asked) -> Answer:
+    """A server that chats, lists letters, and takes typed questions."""
+    if asked.path.endswith("/decisions"):
+        return decisions().answer_to(asked)
+    if asked.path.endswith("/chat/completions") and not asked.payload.get("logprobs"):
+        return answer(chat(f"{asked.payload['model']} replies to {asked.payload['messages'][-1]['content']}"))
+    return letters(asked)

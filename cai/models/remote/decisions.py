@@ -21,6 +21,9 @@ OPENAI_MOST = 400  # questions in one request to OpenAI
 MOST = 64  # to any other server: what vLLM 0.33 takes of most models; OpenRouter takes 200
 # OpenAI's models with the endpoint, which its reference names; at other servers only asking shows it.
 DECIDES = re.compile(r"gpt-6-luna(?![a-z])", re.IGNORECASE)
+# USD per million tokens in and out, as vercel.com/ai-gateway/models/openai/gpt-6-luna-decisions has it in October 2026.
+# Tables of prices list its chats alone, whose words cost something.
+PRICE = "0.1,0"
 NOT_HERE = re.compile(r"/?decisions\b|/?systemone\b", re.IGNORECASE)
 
 

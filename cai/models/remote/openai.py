@@ -156,6 +156,13 @@ class OpenAIModel(HostedModel):
         most = payload.get(self.habits.max_tokens, payload.get("max_tokens"))
         return await self.answer(path, payload, partial(read_choice, name=self.name, most=most))
 
+    @property
+    def decision_price(self) -> str | None:
+        """OpenAI's own; at other servers as much as chats."""
+        if self.can.decides:
+            return decisions.PRICE
+        return None
+
     async def _decide(self, payload: Values) -> Completion:
         """Typed questions, in the form that the server takes; the first calls try both."""
         form = await self._likely_form()

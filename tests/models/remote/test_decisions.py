@@ -392,6 +392,16 @@ def test_a_plan_counts_two_requests_a_label_and_no_words(tmp_path: Path) -> None
     assert planned.output_tokens == 0 and planned.input_tokens > 0
 
 
+def test_a_model_that_is_known_to_decide_is_planned_so_at_the_price_of_decisions() -> None:
+    luna = estimate(LabelRun(PAIRS, make_settings(LabelSettings, {"judge": "openai:gpt-6-luna"})))
+    assert luna.calls == 2 * len(PAIRS) and luna.roles["judge"].price_per_million == pytest.approx((0.1, 0))
+    given = {"judge": "openai:gpt-6-luna", "protocol": "vote"}
+    in_words = estimate(LabelRun(PAIRS, make_settings(LabelSettings, given)))
+    assert in_words.calls == 6 * len(PAIRS) and in_words.roles["judge"].price_per_million == pytest.approx((0.1, 0.5))
+    stated = estimate(LabelRun(PAIRS, make_settings(LabelSettings, {"judge": "openai:gpt-6-luna", "price": "1,2"})))
+    assert stated.roles["judge"].price_per_million == pytest.approx((1, 2))
+
+
 def test_a_run_is_replayed_from_its_folder(tmp_path: Path) -> None:
     with serving({"d": decisions()}) as server:
         first = label(server, "d", tmp_path / "out")
