@@ -50,13 +50,10 @@ def read_decisions(text: str, decisions: Sequence[Decision]) -> list[Decided]:
 
 def undecided(decisions: Sequence[Decision]) -> str:
     """A completion's text that finds everything equally likely: the stand-in of a plan."""
-    answers: list[Values] = []
+    answers = []
     for decision in decisions:
-        answer: Values = {"name": decision.name, "type": "predicate", "probability": 0.5}
-        if decision.choices:
-            even = [{"value": choice, "probability": 1 / len(decision.choices)} for choice in decision.choices]
-            answer = {"name": decision.name, "type": "choice", "choice": decision.choices[0], "probabilities": even}
-        answers.append(answer)
+        even = [{"value": choice, "probability": 1 / len(decision.choices)} for choice in decision.choices]
+        answers.append({"name": decision.name, "probability": 0.5, "probabilities": even})
     return json.dumps(answers)
 
 

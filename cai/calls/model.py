@@ -87,10 +87,6 @@ class Priced(Protocol):
     def price_names(self) -> tuple[str | None, str]:
         """What they call its provider and it; None: its provider is known by the endpoint."""
 
-    @property
-    def decision_price(self) -> str | None:
-        """What typed questions cost, in USD per million tokens, as IN,OUT; None: as much as its chats."""
-
 
 @runtime_checkable
 class HidesSecrets(Protocol):

@@ -110,13 +110,6 @@ def known_price(model: Model) -> Price | None:
         return None
 
 
-def price_of_decisions(model: Model, listed: Price | None) -> Price | None:
-    """The price of a model's typed questions; listed: that of its chats."""
-    if isinstance(model, Priced) and model.decision_price is not None:
-        return parse_price(model.decision_price)
-    return listed
-
-
 @dataclass
 class Budget:
     """A cap on what a run may cost: each call's worst case is reserved before it is sent, and settled after."""

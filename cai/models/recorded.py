@@ -208,15 +208,12 @@ class ReplayedModel(_Replay):
             raise InputError("has no calls.sqlite: it is not a run folder", path)
         digest = hashlib.sha256()
         scored = listed = begun = False
-        typed = 0
         for call in read_calls(self._path):
             digest.update(bytes.fromhex(call.key))
             scored |= call.completion.scores is not None
             listed |= call.completion.logprobs is not None
             begun |= _is_begun(call.request["payload"])
-            typed = max(typed, len(_decisions(call.request["payload"])))
-        can = replace(self.can, scoring=scored, logprobs=20 if listed else 0, prefill=begun)
-        self.can = replace(can, decisions=typed, decides=typed > 0)
+        self.can = replace(self.can, scoring=scored, logprobs=20 if listed else 0, prefill=begun)
         self.name = f"{self._path.resolve().name}@{digest.hexdigest()[:12]}"
 
     def payload(self, call: Call) -> Values:
@@ -260,8 +257,6 @@ class ReplayedModel(_Replay):
 
 def _decisions(payload: Object) -> list[Any]:
     """The typed questions of a payload or a request, in one form."""
-    if isinstance(payload.get("question"), str):  # of a replay of a replay
-        return list(orjson.loads(payload["question"]).get("decisions", ()))
     typed = []
     for each in payload.get("decisions") or payload.get("questions") or ():
         choices = [choice["value"] if isinstance(choice, dict) else choice for choice in each.get("choices", ())]

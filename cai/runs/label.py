@@ -10,7 +10,7 @@ from typing import Any
 from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Played
 from cai.calls.model import Model, spec_of
-from cai.calls.prices import price_of_decisions, total_usage
+from cai.calls.prices import total_usage
 from cai.constitution.principles import load_constitution
 from cai.engine.asked import unshipped_words
 from cai.engine.templates import load_templates
@@ -100,8 +100,6 @@ class LabelRun(Run[Label]):
             "seed": settings.seed,
         }
         super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
-        if self.protocol == "decide" and settings.price is None:
-            self.prices["judge"] = price_of_decisions(players["judge"], self.prices["judge"])
         self.asked = unshipped_words(law, templates)
         self._pairs = pairs
         self.keeps_missing = pairs is not None

@@ -312,12 +312,6 @@ def _exactly(call: Call, place: int, count: int) -> Iterator[Line]:
             yield f"→ {turn['role']}", _words(turn["content"])
     elif isinstance(payload.get("prompt"), str):
         yield "→ prompt", payload.pop("prompt")
-    typed = payload.get("questions")
-    if isinstance(typed, list) and all(isinstance(each, dict) and "instructions" in each for each in typed):
-        for each in typed:
-            others = {key: value for key, value in each.items() if key != "instructions"}
-            yield "→ asks", f"{_words(each['instructions'])}\n{_json(others)}"
-        payload = {key: value for key, value in payload.items() if value is not typed}
     yield "→ with", f"{_words(request)}: {_json(payload)}"
     yield from _answer(call.stored.completion)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from cai.calls.flow import Driver, Flow
 from cai.calls.model import ListsTokens, Model, spec_of
-from cai.calls.prices import price_of_decisions
 from cai.engine.levels import Grade
 from cai.engine.templates import load_templates
 from cai.errors import CaiError, UsageError
@@ -81,8 +80,6 @@ class RateRun(Run[Rating]):
         }
         templates = load_templates(settings.templates)
         super().__init__((), settings, "ratings", templates, {rater.player: rater.model}, identity)
-        if rater.protocol == "decide" and settings.price is None:
-            self.prices[rater.player] = price_of_decisions(rater.model, self.prices[rater.player])
         self.rater, self._entries = rater, entries
         self.total = sum(1 for _ in entries())
         self.readable = JudgeCheck(rater.advice, needed=False)  # a plan needs no check

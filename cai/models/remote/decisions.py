@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cai.errors import CallRejected, ModelStopped
-from cai.folder.answers import count, words
-from cai.models.remote.envelope import CACHED, INPUT, OUTPUT, known, tokens_of
+from cai.folder.answers import words
+from cai.models.remote.envelope import known, tokens_in
 from cai.models.remote.failures import Failure, shown
 from cai.records import Completion, Object, Request, Values
 
@@ -21,10 +21,6 @@ OPENAI_MOST = 400  # questions in one request to OpenAI
 MOST = 64  # to any other server: what vLLM 0.33 takes of most models; OpenRouter takes 200
 # OpenAI's models with the endpoint, which its reference names; at other servers only asking shows it.
 DECIDES = re.compile(r"gpt-6-luna(?![a-z])", re.IGNORECASE)
-# USD per million tokens in and out, as vercel.com/ai-gateway/models/openai/gpt-6-luna-decisions has it in October 2026.
-# Tables of prices list its chats alone, whose words cost something.
-PRICE = "0.1,0"
-NOT_HERE = re.compile(r"/?decisions\b|/?systemone\b", re.IGNORECASE)
 
 
 class NoDecisions(ModelStopped):
@@ -108,49 +104,20 @@ def first_form(provider: str) -> str:
     return "decisions"
 
 
-def form_in(schema: Object) -> str | None:
-    """The form that a server's `/openapi.json` shows it to take; None if it does not say.
-
-    SGLang has `/v1/decisions`, too, with questions of its own there, of which none is a predicate.
-    """
-    paths = known(schema.get("paths"))
-    kinds = known(known(schema.get("components")).get("schemas"))
-    if "/v1/decisions" in paths and "PredicateQuestion" in kinds:
-        return "decisions"
-    if "/v1/systemone" in paths:
-        return "systemone"
-    return None
-
-
 def read_answers(body: Object, form: Form, name: str) -> Completion:
     """The answers of a body in OpenAI's form, as the text of a completion; name: the model's, if it gives none."""
     answers = form.answers(body.get("answers"))
     if not isinstance(answers, list):
         problem = f"the server answered 200 with `answers` that are {type(answers).__name__}: {shown(str(answers))!r}"
         raise CallRejected("model_error", problem, billed=True)
-    usage = known(body.get("usage"))
-    details = known(usage.get("input_tokens_details")) or usage
-    inputs = tokens_of(usage, INPUT)
     return Completion(
         text=json.dumps(answers, ensure_ascii=False, separators=(",", ":")),
         finish="stop",
         model=words(body.get("model")) or name,
-        input_tokens=inputs,
-        output_tokens=tokens_of(usage, OUTPUT),
-        cached_tokens=_at_most(inputs, tokens_of(details, CACHED)),
-        cache_write_tokens=_at_most(inputs, count(details.get("cache_write_tokens"))),
+        **tokens_in(body),
     )
-
-
-def _at_most(inputs: int | None, part: int | None) -> int | None:
-    """A part of the input tokens; not known if it is more than all of them."""
-    if (part or 0) > (inputs or 0):
-        return None
-    return part
 
 
 def lacks_decisions(answer: Failure, meaning: str) -> bool:
     """Whether an error says that the server has no such path, or not for this model."""
-    if answer.status in (405, 501) or meaning == "path":
-        return True
-    return answer.status == 404 and NOT_HERE.search(answer.message) is not None
+    return answer.status in (405, 501) or meaning == "path"

@@ -76,21 +76,17 @@ def read_choice(body: Object, name: str, most: Any) -> Completion:
         reasoning = next(filter(None, map(_thought, map(message.get, REASONING))), thoughts)
     if chat:
         text, reasoning = split_thoughts(text, thoughts=reasoning)
-    usage = known(body.get("usage"))
-    outputs = tokens_of(usage, OUTPUT)
+    tokens = tokens_in(body)
     blocked = _is_blocked(body) or _is_blocked(choice) or (chat and answer is None)
     finish: Finish = "content_filter"
     if refusal is None:
         reason = "tool_calls" if message.get("tool_calls") else choice.get("finish_reason")
-        finish = finish_of(reason, text, blocked=blocked, full=_reached(most, outputs))
-    inputs, cached = tokens_of(usage, INPUT), tokens_of(known(usage.get("prompt_tokens_details")) or usage, CACHED)
+        finish = finish_of(reason, text, blocked=blocked, full=_reached(most, tokens["output_tokens"]))
     return Completion(
         text=refusal or text,
         finish=finish,
         model=words(body.get("model")) or name,
-        input_tokens=inputs,
-        output_tokens=outputs,
-        cached_tokens=None if cached is None or cached > (inputs or 0) else cached,
+        **tokens,
         reasoning=reasoning,
         logprobs=read_logprobs(choice.get("logprobs")),
     )
@@ -238,8 +234,18 @@ def _is_blocked(where: Object) -> bool:
     return filtered or words(feedback.get("blockReason") or feedback.get("block_reason")) is not None
 
 
-def tokens_of(usage: Object, names: Sequence[str]) -> int | None:
-    """The tokens under one of these names, however a server spells it."""
+def tokens_in(body: Object) -> Values:
+    """The tokens that a body in OpenAI's protocols counts, as fields of a completion."""
+    usage = known(body.get("usage"))
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    tokens = {"input_tokens": _tokens(usage, INPUT), "output_tokens": _tokens(usage, OUTPUT)}
+    cached = _tokens(known(details) or usage, CACHED)
+    if cached is not None and cached <= (tokens["input_tokens"] or 0):
+        tokens["cached_tokens"] = cached
+    return tokens
+
+
+def _tokens(usage: Object, names: Sequence[str]) -> int | None:
     key = _key_of(names, tuple(usage))
     return None if key is None else count(usage[key])
 

@@ -104,11 +104,6 @@ class HostedModel:
             return f"huggingface_{behind}", model
         return self.preset.prices, name
 
-    @property
-    def decision_price(self) -> str | None:
-        """What its typed questions cost, in USD per million tokens, as IN,OUT; None: as much as its chats."""
-        return None
-
     def _key(self) -> str:
         """The key from the environment, "" if there is none and none is required."""
         keys = ((name, os.environ.get(name, "").strip()) for name in self.key_variables)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from functools import partial
 
 from cai.calls.model import Call, Connection, check_temperature
 from cai.calls.protocols import choose_protocol
-from cai.errors import ModelError, UsageError
+from cai.errors import CallRejected, FieldRefused, ModelError, UsageError
 from cai.models.remote import decisions
 from cai.models.remote.envelope import known, read_choice
 from cai.models.remote.failures import Failure
@@ -66,9 +65,8 @@ class OpenAIModel(HostedModel):
             **decisions.abilities(name, self._base.host or ""),
         )
         self._listed: list[int] = []  # ids of tokens that the server lists by name
-        self._form: str | None = None  # in which the server takes typed questions, or will be asked them first
-        self._form_lock = asyncio.Lock()
-        self._form_works = preset.name == "openai" and self.is_official  # whether it is known to
+        self._form = decisions.first_form(preset.name)  # in which the server takes typed questions, as far as is known
+        self._form_works = preset.name == "openai" and self.is_official
 
     def payload(self, call: Call) -> Values:
         """The body to post: a chat, or raw text if the request has `text`."""
@@ -156,38 +154,21 @@ class OpenAIModel(HostedModel):
         most = payload.get(self.habits.max_tokens, payload.get("max_tokens"))
         return await self.answer(path, payload, partial(read_choice, name=self.name, most=most))
 
-    @property
-    def decision_price(self) -> str | None:
-        """OpenAI's own; at other servers as much as chats."""
-        if self.can.decides:
-            return decisions.PRICE
-        return None
-
     async def _decide(self, payload: Values) -> Completion:
-        """Typed questions, in the form that the server takes; the first calls try both."""
-        form = await self._likely_form()
+        """Typed questions, in the form that the server takes: until that is known, both are tried."""
         if self._form_works:
-            return await self._in_form(form, payload)
+            return await self._in_form(self._form, payload)
+        form = self._form
         try:
             done = await self._in_form(form, payload)
-        except decisions.NoDecisions as error:
+        except (CallRejected, FieldRefused, decisions.NoDecisions) as refusal:
             form = decisions.OTHER_FORM[form]
             try:
                 done = await self._in_form(form, payload)
-            except decisions.NoDecisions:
-                raise error from None
+            except ModelError:
+                raise refusal from None
         self._form, self._form_works = form, True
         return done
-
-    async def _likely_form(self) -> str:
-        """The form to try first: that of OpenAI, or the one that the server's schema names."""
-        async with self._form_lock:
-            if self._form is None:
-                self._form = decisions.first_form(self.provider)
-                if not self.is_official:
-                    schema = await self.look("GET", "/openapi.json")
-                    self._form = decisions.form_in(schema) or self._form
-        return self._form
 
     async def _in_form(self, name: str, payload: Values) -> Completion:
         form = decisions.FORMS[name]
