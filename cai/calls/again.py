@@ -46,6 +46,13 @@ def _why_not(word: str) -> str:
     return f"no row is dropped for that; {nearest(word, RETRIABLE)}"
 
 
+def how_again(reason: str, max_tokens: int) -> str:
+    """What to add to a command that tries the rows which were dropped for a reason again; "" if nothing would help."""
+    if reason == "truncated":
+        return f"--max-tokens {2 * max_tokens} --retry truncated"
+    return f"--retry {reason}" if reason in RETRIABLE and reason != ALWAYS else ""
+
+
 # Calls of other runs
 
 

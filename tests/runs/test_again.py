@@ -15,7 +15,7 @@ from kept import OLD_FOLDERS, in_order, rows
 from tellers import Teller, telling
 
 import cai
-from cai.calls.again import RETRIABLE, reasons_of
+from cai.calls.again import RETRIABLE, how_again, reasons_of
 from cai.errors import CaiError, RunError, UsageError
 from cai.folder.store import Store, read_calls
 from cai.runs.generate import GenerateRun
@@ -340,3 +340,22 @@ def test_a_higher_limit_asks_again_only_what_was_cut_and_what_follows(tmp_path: 
     new = [payload for payload in at_once if question(payload) not in whole]
     assert 0 < asked == len(new) < len(at_once)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("truncated", "--max-tokens 18 --retry truncated"),
+        ("empty", "--retry empty"),
+        ("content_filter", "--retry content_filter"),
+        ("too_long", "--retry too_long"),
+        ("model_error", ""),
+        ("duplicate_prompt", ""),
+        ("low_confidence", ""),
+    ],
+)
+def test_the_summary_says_how_to_ask_again_for_what_was_dropped(reason: str, words: str) -> None:
+    assert how_again(reason, 9) == words
+    if words:
+        retry = words.split()[-1]
+        assert reasons_of(retry)[-1] == retry == reason

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from cai.calls.again import how_again
 from cai.texts.wording import clock, one_line, printable, report_lines, shortened
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def summary(run: Run[Any]) -> Iterator[Text | str]:
         yield from example(run.shown(run.example))
         yield ""
     dropped = Counter[str](info["dropped"])
-    yield from report_lines(__file__, run=run, info=info, usage=info["usage"], dropped=dropped, clock=clock)
+    tools = {"clock": clock, "how_again": how_again}
+    yield from report_lines(__file__, run=run, info=info, usage=info["usage"], dropped=dropped, **tools)
     if run.stopped is None or not run.resumable:
         yield from ending(run)
         return
