@@ -81,11 +81,11 @@ class Guards(Protocol):
 
 @runtime_checkable
 class Priced(Protocol):
-    """A model that tables of prices have under other names than its own."""
+    """A model that tables of prices have under other names than its own, or whose tokens cost nothing."""
 
     @property
-    def price_names(self) -> tuple[str | None, str]:
-        """What they call its provider and it; None: its provider is known by the endpoint."""
+    def price_names(self) -> tuple[str | None, str] | None:
+        """What tables call its provider, None if that is known by the endpoint, and it; None: it costs nothing."""
 
 
 @runtime_checkable

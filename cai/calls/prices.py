@@ -90,7 +90,10 @@ def known_price(model: Model) -> Price | None:
     """
     from genai_prices import Usage, calc_price
 
-    provider, name = model.price_names if isinstance(model, Priced) else (None, model.name)
+    names = model.price_names if isinstance(model, Priced) else (None, model.name)
+    if names is None:
+        return FREE
+    provider, name = names
 
     def rate(usage: Usage) -> float:
         if provider is None:

@@ -195,14 +195,19 @@ def _check_hosts(models: Iterable[Model], connection: Connection) -> None:
             if readers.setdefault(variable, host) != host:
                 raise UsageError(f"the key in {variable} would go to {readers[variable]} and {host} alike")
     providers = sorted({model.provider for model in hosted})
-    places = providers
-    if len(providers) == 1 and connection.headers:
-        places = sorted({urlsplit(model.endpoint).netloc for model in hosted})
-    if len(places) > 1 and (connection.base_url is not None or connection.headers):
+    if connection.base_url is not None and len(providers) > 1:
         variables = " or ".join(f"{provider.upper()}_BASE_URL" for provider in providers)
         raise UsageError(
-            f"--base-url and --header would go to {' and '.join(places)} alike, keys included: set {variables} "
-            "instead, write PROVIDER:NAME@URL, or use one provider"
+            f"--base-url would go to {' and '.join(providers)} alike, keys included: set {variables} "
+            "instead, or write PROVIDER:NAME@URL"
+        )
+    places = providers
+    if len(providers) == 1:
+        places = sorted({urlsplit(model.endpoint).netloc for model in hosted})
+    if connection.headers and len(places) > 1:
+        raise UsageError(
+            f"--header would go to {' and '.join(places)} alike, keys included: leave it out; a key is read from "
+            "PROVIDER_API_KEY, that of PROVIDER:NAME@URL from CAI_KEY_<HOST>_<PORT>"
         )
 
 

@@ -94,9 +94,15 @@ class HostedModel:
         self._session: aiohttp.ClientSession | None = None
 
     @property
-    def price_names(self) -> tuple[str | None, str]:
-        """What tables of prices call the provider and the model; Hugging Face's router names another's at the end."""
+    def price_names(self) -> tuple[str | None, str] | None:
+        """What tables of prices call the provider and the model; None for the models of a user's own server.
+
+        Hugging Face's router has another provider's name at the end; Ollama's own cloud is asked through a server, too.
+        """
         name = self.name.removeprefix("models/")
+        is_cloud = name.endswith("cloud") or (self._base.host or "").endswith("ollama.com")
+        if not self.preset.needs_key and not is_cloud:
+            return None
         if not (self.preset.prices and self.is_official):
             return None, self.name
         model, colon, behind = name.rpartition(":")

@@ -10,9 +10,9 @@ import pytest
 from habits import Answer, Asked, Mode, answer, chat, listed, says, serving
 
 from cai.calls.model import Call, Connection, Model
-from cai.calls.prices import known_price
+from cai.calls.prices import FREE, known_price, parse_price
 from cai.errors import AuthenticationFailed, ModelError, UsageError
-from cai.models import PROVIDERS, open_model, open_models
+from cai.models import PROVIDERS, open_model, open_models, prices_of
 from cai.models.remote.presets import PRESETS, Preset
 from cai.records import Completion, Request, Sampling
 
@@ -344,13 +344,24 @@ def test_the_tables_have_a_price_for_what_a_preset_asks(spec: str) -> None:
     "spec",
     [
         "groq:llama-3.3-70b-versatile@http://h/v1",
-        "ollama:qwen2.5:7b",
+        "ollama:gpt-oss:120b-cloud",
+        "ollama:m@https://ollama.com/v1",
+        "openai:m@http://localhost:8000/v1",
         "azure:d@http://h/v1",
         "huggingface:Qwen/Qwen3-32B",
     ],
 )
 def test_a_price_is_not_known_elsewhere(spec: str) -> None:
     assert known_price(open_model(spec)) is None
+
+
+@pytest.mark.parametrize("spec", ["ollama:qwen2.5:7b", "lmstudio:m", "vllm:m@http://gpu-1:8000/v1", "sglang:m"])
+def test_tokens_of_your_own_server_cost_nothing_beside_those_of_a_vendor(spec: str) -> None:
+    """A cap on what the vendor's cost holds; a price that is stated counts for all."""
+    models = open_models({"assistant": "groq:llama-3.3-70b-versatile", "judge": spec}, Connection())
+    prices = prices_of(models, None, max_cost=5.0)
+    assert prices["judge"] == FREE and prices["assistant"] not in (None, FREE)
+    assert prices_of(models, "1,2", None)["judge"] == parse_price("1,2")
 
 
 # Several servers
