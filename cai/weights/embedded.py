@@ -6,10 +6,13 @@ import logging
 import tempfile
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from cai.errors import CaiError
 from cai.folder.files import cache_folder, need, package_version, sha256_of
+from cai.texts.wording import reason_of
 from cai.weights.download import alone, download
+from cai.weights.exact import is_whole, make_folder
 from cai.weights.gguf_read import copy_metadata, write_file
 from cai.weights.named import DEFAULT, NAMED, Named
 
@@ -49,6 +52,35 @@ def weights_of(name: str, stop: Event | None = None) -> Path:
             f"{model.needs / 1e6:,.0f} MB there, or set CAI_CACHE to another folder; the same command continues"
         ) from error
     log.info("local:%s: kept in %s", name, target)
+    return target
+
+
+def folder_of(name: str, genai: Any, stop: Event | None = None) -> Path:
+    """The OpenVINO folder of a named model of which weights are kept exactly; made in the cache on first use.
+
+    Its files are compared each time with the hashes that they had. genai: the module of OpenVINO GenAI. Raises as
+    `weights_of` does.
+    """
+    target = cache_folder() / f"{Path(NAMED[name].file).stem}-openvino"
+    if is_whole(target):
+        return target
+    file = weights_of(name, stop)
+    try:
+        with (
+            alone(target, stop or Event()),
+            tempfile.TemporaryDirectory(prefix=".making-", dir=target.parent) as scratch,
+        ):
+            if not is_whole(target):
+                log.info("local:%s: writing its OpenVINO folder (once, a minute or two)", name)
+                made = Path(scratch) / target.name
+                make_folder(file, made, genai)
+                if target.exists():
+                    target.rename(Path(scratch) / "damaged")
+                made.rename(target)
+    except (OSError, RuntimeError) as error:
+        raise CaiError(
+            f"cannot write {target}: {reason_of(error)}; it takes {3 * file.stat().st_size / 1e6:,.0f} MB there"
+        ) from error
     return target
 
 

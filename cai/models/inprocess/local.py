@@ -15,13 +15,14 @@ from typing import Any, Literal
 from cai.calls.model import Call
 from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
 from cai.folder.files import fingerprint, read_if_there
-from cai.models.inprocess.local_engine import LocalEngine, last_line
+from cai.models.inprocess.local_engine import BLOCK, LocalEngine, last_line
 from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, question, reply_of
 from cai.records import Abilities, Completion, Values
 from cai.sources.files import path_of
 from cai.texts.wording import nearest
-from cai.weights.embedded import weights_of
+from cai.weights.embedded import folder_of, weights_of
+from cai.weights.exact import let_go
 from cai.weights.gguf_read import gguf_metadata, misread
 from cai.weights.named import DEFAULT, NAMED
 
@@ -39,6 +40,9 @@ FAST = {"INFERENCE_PRECISION_HINT": "f32"}
 # Without 8-bit activations and cache, log-probabilities equal float32 transformers to 0.001 and do not depend on what
 # else is in the batch; with them they are up to 0.09 off. Decoding takes 1.6 times as long: this is for scores.
 EXACT = FAST | {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
+# For a model whose replies and lists come from one engine, with an 8-bit cache. Beside float32, p of judge prompts
+# moves by 0.005 on average and 0.02 at most, in two thirds of the time.
+LEAN = {"INFERENCE_PRECISION_HINT": "bf16"}
 # Likeliest next tokens that a beam search lists with their log-probabilities. 20 beams take 45 ms longer than 4, like
 # 50 tokens more of prompt; in 72 judge prompts over HHH pairs both letters were the likeliest two every time.
 LISTED = (4, 20)
@@ -102,18 +106,27 @@ class LocalModel:
         await self._engine("reply")
 
     async def _engine(self, work: Work) -> LocalEngine:
+        if work == "list" and self._named is not None and self._named.exact:
+            work = "reply"
         if work not in self._engines:
             self._engines[work] = asyncio.create_task(asyncio.to_thread(self._load, work))
         return await asyncio.shield(self._engines[work])  # a cancelled call must not end what others wait for
 
     def _load(self, work: Work) -> LocalEngine:
         genai = import_genai()
-        path = self._path if self._named is None else weights_of(self._spec, self._closing)
         scheduler = genai.SchedulerConfig()
         scheduler.cache_size = CACHE_GB
         scheduler.max_num_batched_tokens = BATCH_TOKENS
         scheduler.enable_prefix_caching = work != "echo"
         properties = FAST if work == "reply" else EXACT
+        path = self._path
+        if self._named is not None and self._named.exact:
+            path = folder_of(self._spec, genai, self._closing)
+            properties = LEAN
+            scheduler.cache_size = 0
+            scheduler.num_kv_blocks = self._named.cache // BLOCK
+        elif self._named is not None:
+            path = weights_of(self._spec, self._closing)
         try:
             tokenizer = self._tokenizer.tokenizer if self._tokenizer else genai.Tokenizer(path)
             pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, scheduler, "CPU", **properties)
@@ -125,7 +138,10 @@ class LocalModel:
             self._ends = {"eos_token_id": own.eos_token_id, "stop_token_ids": own.stop_token_ids}
             self._tokenizer = LocalTokenizer(tokenizer, self.name, self.context)
             self.context = self._tokenizer.context
-        return LocalEngine(pipeline, self.name, in_turn=work == "list")
+        if self._named is not None and self._named.exact:
+            pipeline.generate(["a"], [self._greedy()])  # packs the weights
+            let_go(path / "openvino_model.bin")
+        return LocalEngine(pipeline, self.name, in_turn=work != "echo")
 
     async def send(self, payload: Values) -> Completion:
         """Ask once; `CallRejected("too_long", …)` if prompt and reply exceed the context."""

@@ -1,7 +1,7 @@
 """One thread that plays the requests of all live flows as one continuous batch.
 
 A prefix cache helps no request in the step that fills it: six scores of one pair, asked at once, each compute the whole
-conversation (2.2 s for 6 x 413 tokens; 1.1 s in turn). So a request can be held back until what it shares is computed.
+conversation (2.2 s for 6 x 413 tokens; 1.1 s in turn). So a request is held back until what it shares is computed.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class _Prompt(Job):
     config: Any
     outputs: list[Any] = field(default_factory=list)
     handle: Any = None
+    begun: bool = False  # its prompt has been computed
     blocks: list[int] = field(default_factory=list)  # names of its beginnings, a block longer each
     cost: int = 0  # tokens to compute
 
@@ -57,11 +58,13 @@ class _Beginnings:
 
     def begin(self, job: _Prompt) -> None:
         """`job` is on its way."""
+        job.begun = False
         job.cost = len(job.tokens) - BLOCK * sum(block in self._held for block in job.blocks)
         self._coming.update(job.blocks)
 
     def end(self, job: _Prompt, computed: bool) -> None:
-        """`job` is over; `computed`: its prompt went through the model."""
+        """The prompt of `job` is through, or `job` is over without; `computed`: it went through the model."""
+        job.begun, job.cost = True, 0
         self._coming -= Counter(job.blocks)
         if computed:
             for block in job.blocks:
@@ -75,7 +78,6 @@ class LocalEngine(Engine[_Prompt]):
     """Owns a ContinuousBatchingPipeline of OpenVINO GenAI: all that is asked meanwhile shares one batch.
 
     in_turn: a prompt waits while another that begins like it is computed, to find the beginning in the prefix cache.
-    For requests that end with their prompt: a reply would hold others up until its last token.
     """
 
     def __init__(self, pipeline: Any, name: str, *, in_turn: bool = False) -> None:
@@ -118,10 +120,11 @@ class LocalEngine(Engine[_Prompt]):
         crowded: list[_Prompt] = []
         for job in live:
             status = job.handle.get_status().name
+            if not job.begun and (status != "RUNNING" or job.handle.can_read()):
+                self._beginnings.end(job, computed=status in ("RUNNING", "FINISHED"))
             if status == "RUNNING":
                 going.append(job)
                 continue
-            self._beginnings.end(job, computed=status == "FINISHED")
             if status == "FINISHED":
                 job.outputs = job.handle.read_all()
                 job.end()

@@ -19,6 +19,7 @@ from cai.calls.model import Call
 from cai.errors import CallRejected, InputError, ModelStopped, UsageError
 from cai.folder.files import cache_folder
 from cai.models.inprocess.local import LocalModel
+from cai.models.inprocess.local_engine import BLOCK
 from cai.models.inprocess.local_words import LocalTokenizer
 from cai.records import Completion, Message, Request, Sampling
 from cai.weights.embedded import NAME, STEM, default_weights
@@ -276,6 +277,24 @@ def test_the_same_seed_gives_the_same_reply_and_another_seed_another(played: Pla
     assert (
         one.text == again.text != other.text
     )  # side by side they may differ: fast kernels round by what is in a batch
+
+
+def test_replies_to_one_conversation_compute_it_once(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = played.run(played.model._engine("reply"))
+    begin = engine._beginnings.begin
+    costs = []
+
+    def note(job: Any) -> None:
+        begin(job)
+        costs.append((job.cost, len(engine._live)))
+
+    monkeypatch.setattr(engine._beginnings, "begin", note)
+    question = "Which of these bridges is the oldest, and why? " * 12
+    answers = played.ask(*(call(question, seed=seed, temperature=1.0, max_tokens=24) for seed in range(4)))
+    tokens = answers[0].input_tokens or 0
+    assert costs[0] == (tokens, 0)
+    assert [cost < 2 * BLOCK for cost, _ in costs[1:]] == [True] * 3
+    assert [beside > 0 for _, beside in costs[1:]] == [True] * 3  # the first reply was still being written
 
 
 def test_a_setting_with_an_impossible_value_stops_the_run_with_one_line(played: Played) -> None:

@@ -30,10 +30,14 @@ class Handle:
     tokens: list[int]
     steps: int
     beside: list[list[int]]  # what was in the batch when it came
+    prompt: int  # steps until its first token
     status: Status = Status.RUNNING
 
     def get_status(self) -> Status:
         return self.status
+
+    def can_read(self) -> bool:
+        return self.prompt <= 0
 
     def read_all(self) -> list[str]:
         return [f"answer to {self.tokens}"]
@@ -47,6 +51,7 @@ class Pipeline:
     """Answers a request after as many steps as its config says; negative ones it ignores, None it refuses."""
 
     fails_at_step: int = -1
+    prompt: int = 10**9  # steps that a prompt takes, if they are fewer than those of the answer
     memory: int = 10**9  # requests in the batch; one more, and all that are in it are ignored
     handles: list[Handle] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
@@ -56,7 +61,7 @@ class Pipeline:
         if config is None:
             raise RuntimeError("Exception from src/a.cpp:12:\nbad config")
         beside = [handle.tokens for handle in self.handles if handle.status is Status.RUNNING]
-        self.handles.append(Handle(tensor.data[0].tolist(), config, beside))
+        self.handles.append(Handle(tensor.data[0].tolist(), config, beside, self.prompt))
         return self.handles[-1]
 
     def step(self) -> None:
@@ -71,6 +76,7 @@ class Pipeline:
             return
         for handle in live:
             handle.steps -= 1
+            handle.prompt -= 1
             if handle.steps < -1:
                 handle.status = Status.IGNORED
             elif handle.steps <= 0:
@@ -178,11 +184,13 @@ def test_of_a_native_error_only_the_telling_line_is_kept() -> None:
 CONVERSATION = list(range(3 * BLOCK))
 
 
-def played_in_turn(prompts: list[list[int]], steps: list[int], memory: int = 10**9) -> tuple[Pipeline, list[Any]]:
+def played_in_turn(
+    prompts: list[list[int]], steps: list[int], memory: int = 10**9, prompt: int = 10**9
+) -> tuple[Pipeline, list[Any]]:
     """What an engine that takes prompts in turn does with `prompts`, all asked before its first step."""
 
     async def play() -> tuple[Pipeline, list[Any]]:
-        pipeline = Pipeline(memory=memory)
+        pipeline = Pipeline(memory=memory, prompt=prompt)
         engine = LocalEngine(pipeline, "m", in_turn=True)
         asked = [asyncio.create_task(engine.ask([9], 2))]  # the thread waits in its step until all others are asked
         asked += [asyncio.create_task(engine.ask(*one)) for one in zip(prompts, steps, strict=True)]
@@ -203,6 +211,21 @@ def test_a_prompt_waits_for_another_that_begins_like_it_and_then_goes_with_its_l
     assert prompts[0] in pipeline.handles[2].beside
     assert prompts[0] not in pipeline.handles[3].beside
     assert prompts[1] in pipeline.handles[4].beside  # computed side by side: what they share is there
+
+
+def test_replies_wait_for_the_prompt_that_they_share_and_not_for_the_reply_to_it() -> None:
+    prompts = [[*CONVERSATION, 1], [*CONVERSATION, 2], [*CONVERSATION, 3]]
+    pipeline, answers = played_in_turn(prompts, [9, 9, 9], prompt=2)
+    assert answers == [[f"answer to {prompt}"] for prompt in prompts]
+    assert prompts[0] in pipeline.handles[2].beside and prompts[0] in pipeline.handles[3].beside
+    assert len(pipeline.batches) == 11  # two of the first prompt alone, and nine of the two replies that came then
+
+
+def test_the_tokens_of_a_prompt_that_is_computed_keep_nobody_waiting() -> None:
+    prompts = [[n] * (ENOUGH + 1) for n in range(4)]
+    pipeline, answers = played_in_turn(prompts, [20] * 4, prompt=2)
+    assert answers == [[f"answer to {prompt}"] for prompt in prompts]
+    assert max(pipeline.batches) == 4
 
 
 def test_less_than_two_shared_blocks_are_not_waited_for() -> None:
