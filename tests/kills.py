@@ -23,6 +23,13 @@ PLACES = {
     "before a replaced file is in place": ("Rows.rewrite", "os.replace(part, path)"),
     "before a replaced file is known": ("Rows.rewrite", "self._remember(name, size)"),
 }
+# Where a run that has grown comes to if its inputs have moved.
+OF_MOVES = {
+    "before the journal knows where replaced lines are": ("Rows.rewrite_all", "change()"),
+    "before any replaced file is in place": ("Rows.rewrite_all", "self.put_in_place()"),
+    "between two replaced files": ("Rows.put_in_place", 'self._db.execute("DELETE FROM files'),
+    "before replaced files are known to be in place": ("Rows.put_in_place", "self._db.commit()"),
+}
 
 
 def die() -> None:
@@ -33,7 +40,7 @@ class Reaper:
     """Kills the process when it comes to a place for the nth time; lines count only if there are some to write."""
 
     def __init__(self, place: str, nth: int) -> None:
-        self.function, self.line = PLACES[place]
+        self.function, self.line = (PLACES | OF_MOVES)[place]
         self.place, self.left = place, nth
 
     def watch(self) -> None:

@@ -235,9 +235,9 @@ class _Listening(ThreadingHTTPServer):
 
 
 @contextmanager
-def steady() -> Iterator[Steady]:
+def steady(kind: type[Steady] = Steady) -> Iterator[Any]:
     """Run the server in a thread."""
-    server = Steady()
+    server = kind()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

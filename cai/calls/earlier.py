@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -59,12 +59,14 @@ class Earlier:
 
     An answer that ended before its limit also answers the same question under a higher one. others: journals of other
     runs; a call of theirs is copied to the run's own, so that its rows name calls which are there. anew: reasons to
-    drop a row; an answer that leads to one of them is not taken, but asked for again.
+    drop a row; an answer that leads to one of them is not taken, but asked for again. twins: calls that asked the same
+    as another one in earlier sessions.
     """
 
     def __init__(self, store: Store, others: Sequence[OtherRun] = ()) -> None:
         self._store, self._others = store, others
         self.anew: Sequence[str] = ()
+        self.twins: Callable[[Call], Iterable[Call]] = lambda call: ()
         self._limits: dict[int, list[int]] = {}  # of each journal, the run's own first, once one is asked for
 
     def find(self, model: Model, call: Call, payload: Values, key: bytes) -> tuple[bytes, Completion] | None:
@@ -83,23 +85,32 @@ class Earlier:
     def _questions(
         self, number: int, journal: Store | OtherRun, model: Model, call: Call, question: Question
     ) -> Iterator[Question]:
-        """The question, and the same one under each lower limit that a journal has."""
+        """The question, what asked the same, and both under each lower limit that a journal has."""
         yield question
+        twins = list(self.twins(call))
+        for twin in twins:
+            yield *_named(model, twin), None
         if call.request.max_tokens is not None:  # then it has the same limit in every run
             return
         if number not in self._limits:
             self._limits[number] = journal.limits()
         for limit in self._limits[number]:
             if limit < call.max_tokens:
-                payload = model.payload(replace(call, sampling=replace(call.sampling, max_tokens=limit)))
-                text = canonical_call(model.provider, model.name, payload, call.sample)
-                yield call_key(text), payload, limit
+                for each in (call, *twins):
+                    lower = replace(each, sampling=replace(call.sampling, max_tokens=limit))
+                    yield *_named(model, lower), limit
 
     def keep(self, key: bytes, model: Model, payload: Values, done: Completion, cost: float | None) -> None:
         """Keep an answer that was asked for, in place of one that was not taken."""
         if self.anew:
             self._store.discard(key)
         self._store.put(key, model.provider, model.name, payload, done, cost)
+
+
+def _named(model: Model, call: Call) -> tuple[bytes, Values]:
+    """The key and the payload of a call."""
+    payload = model.payload(call)
+    return call_key(canonical_call(model.provider, model.name, payload, call.sample)), payload
 
 
 def _may_be_cut(done: Completion, limit: int) -> bool:

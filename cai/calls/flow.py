@@ -143,15 +143,20 @@ class Driver:
             raise error
         return [task.result() for task in tasks]
 
+    def question(self, request: Request, index: int, row: str) -> tuple[Call, Values, bytes]:
+        """A request as it is put to the model of its role, and the text that its key is the hash of."""
+        seat = self.seats[request.role]
+        seed = call_seed(self.seed, row, request.role, index)
+        call = Call(request, row, index, seed, seat.sampling, request.sample)
+        payload = seat.model.payload(call)
+        return call, payload, canonical_call(seat.model.provider, seat.model.name, payload, call.sample)
+
     async def _ask(self, request: Request, index: int, row: str, order: int) -> tuple[bytes, Completion]:
         """The completion of one request: from the store, or from the model and then stored."""
         seat = self.seats[request.role]
         model = seat.model
-        seed = call_seed(self.seed, row, request.role, index)
-        call = Call(request, row, index, seed, seat.sampling, request.sample)
         try:
-            payload = model.payload(call)
-            text = canonical_call(model.provider, model.name, payload, call.sample)
+            call, payload, text = self.question(request, index, row)
             key = call_key(text)
             while (asking := self._asking.get(key)) is not None:
                 await asyncio.wait((asking,))

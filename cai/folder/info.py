@@ -102,6 +102,7 @@ class RunInfo(TypedDict, total=False):
     asked: list[str]
     ended_unknown: Count
     secrets_hidden: Count
+    principles_before: list[Count]  # of a label run, how many were drawn for a pair before there were more
     reused: Count  # calls whose answers came from other runs
 
 

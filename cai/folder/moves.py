@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,21 @@ from cai.records import BadPrompt, Kind, Place
 from cai.texts.wording import counted
 
 POSITION = re.compile(rb'"position": ?\d+')  # the first one of a line is its own: quotes in texts are escaped
-REPEATED = ("duplicate_prompt", 105)  # the state of an input that came before, by name and as 0.1.0 wrote it
-# there: the inputs that were played, with their place in the source now and the id that a row has there.
-# taken: the contents and ids of the source so far, each with the place that has it first.
+# there: the inputs that were played, with their place in the source now and the id that a row has there. named: where
+# inputs were to which the source gave an id. taken: the contents and ids of the source so far, where it has them first.
+# The state of an input that came before is 105 in a journal of 0.1.0.
 TABLES = """
 DROP TABLE IF EXISTS temp.there;
+DROP TABLE IF EXISTS temp.named;
 DROP TABLE IF EXISTS temp.taken;
 CREATE TEMP TABLE there(
     position INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, state NOT NULL, now INTEGER, id TEXT);
+INSERT OR IGNORE INTO there(position, hash, state)
+    SELECT * FROM inputs WHERE hash <> x'' AND state NOT IN ('duplicate_prompt', 105);
+CREATE TEMP TABLE named(position INTEGER PRIMARY KEY);
+INSERT OR IGNORE INTO named SELECT position FROM seen WHERE hash >= x'69' AND hash < x'6a';
 CREATE TEMP TABLE taken(name BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 """
-NAMED = """
-CREATE TEMP TABLE IF NOT EXISTS named(position INTEGER PRIMARY KEY);
-DELETE FROM named;
-INSERT OR IGNORE INTO named SELECT position FROM seen WHERE hash >= x'69' AND hash < x'6a';
-"""  # places of inputs with an id that the source gave them
-Source = Callable[[], Iterator[Place]]  # all items of a source with their positions, from the first
 
 
 class Moves:
@@ -54,70 +53,29 @@ class Moves:
         self._folder, self._kind, self._rows = folder, kind, rows
         self._keeps_missing, self._besides = keeps_missing, besides
         self._db, self._guard = rows.db, rows.guard
-        self.are_in_place = False
         self._count = 0  # items of the source that can be played, as far as it was read
         self._renamed: tuple[int, str] | None = None  # where an input was whose id is another now, and that id
 
-    def look(self, source: Source, *, closely: bool = False) -> Iterator[None]:
-        """Compare every item, with a step for each; reads no further than it must.
-
-        closely: look each input up, also if all are in place.
-        """
-        with self._guard:
-            self._db.executescript(NAMED)
-        if not closely:
-            yield from self._compare(source())
-        if not self.are_in_place:
-            yield from self._find(source())
-
-    def _compare(self, places: Iterator[Place]) -> Iterator[None]:
-        """Whether every input is where it was."""
-        with self._guard:
-            count, last = self._db.execute("SELECT COUNT(*), COALESCE(MAX(position), -1) FROM inputs").fetchone()
-        same = 0
-        for position, item in places:
-            if position > last:
-                break
-            entry = self._rows.state(position)
-            if entry is not None:
-                if entry[0] != _digest(item) or self._is_renamed(position, item):
-                    return
-                same += 1
-            yield
-        self.are_in_place = same == count
-
-    def _is_renamed(self, before: int, item: Any) -> bool:
-        """Whether an input that was at a position has another id now; no if two share one, so that a hash stands in."""
-        if isinstance(item, BadPrompt):
-            return False
-        with self._guard:
-            had_id = self._db.execute("SELECT 1 FROM named WHERE position = ?", (before,)).fetchone() is not None
-        names = names_of(_digest(item), item.id)[1:]
-        if not names:
-            return had_id
-        owners = self._rows.positions_of(names[0])
-        return owners != [before] if had_id else not owners
-
-    def _find(self, places: Iterator[Place]) -> Iterator[None]:
-        """Look every input up in the source."""
+    def look(self, places: Iterable[Place]) -> Iterator[None]:
+        """Look every input up among the items of the source, with a step for each; reads no further than it must."""
         with self._guard:
             self._db.executescript(TABLES)
-            played = "hash <> x'' AND state NOT IN (?, ?)"
-            self._db.execute(
-                f"INSERT OR IGNORE INTO there(position, hash, state) SELECT * FROM inputs WHERE {played}", REPEATED
-            )
-            (wanted,) = self._db.execute("SELECT COUNT(*) FROM there").fetchone()
-        for position, item in places:
-            if not wanted:
-                return
+        wanted = self._number("SELECT COUNT(*) FROM there")
+        for position, item in places if wanted else ():
             if not isinstance(item, BadPrompt):
                 self._count += 1
                 wanted -= self._see(position, item)
+            if not wanted:
+                return  # the next item may be long in coming
             yield
+
+    def _number(self, query: str) -> int:
+        with self._guard:
+            return int(self._db.execute(query).fetchone()[0])
 
     def _see(self, position: int, item: Any) -> int:
         """Look one item up: 1 if it is an input of the folder, 0 if not."""
-        digest = _digest(item)
+        digest = digest_of(item.key, item.messages)
         content, *names = names_of(digest, item.id)
         if not self._take(content, position):
             return 0  # the same came before
@@ -128,7 +86,7 @@ class Moves:
                 return 0
             self._db.execute("UPDATE there SET now = ?, id = ? WHERE hash = ?", (position, row_id, digest))
         is_elsewhere = self._kind.pairs and _place_within(found[0]) != _place_within(position)
-        if self._renamed is None and not is_elsewhere and self._is_renamed(found[0], item):
+        if self._renamed is None and not is_elsewhere and self._is_renamed(found[0], digest, item):
             self._renamed = found[0], item.id
         return 1
 
@@ -137,12 +95,19 @@ class Moves:
         with self._guard:
             return self._db.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", (name, position)).rowcount > 0
 
+    def _is_renamed(self, before: int, digest: bytes, item: Any) -> bool:
+        """Whether an input that was at a position has another id now; no if two share one, so that a hash stands in."""
+        had_id = self._number(f"SELECT COUNT(*) FROM named WHERE position = {before}") > 0
+        names = names_of(digest, item.id)[1:]
+        if not names:
+            return had_id
+        owners = self._rows.positions_of(names[0])
+        return owners != [before] if had_id else not owners
+
     # What follows from it
 
     def check(self) -> None:
         """Raise RunError if an input is missing in the source, or has another id there."""
-        if self.are_in_place:
-            return
         unit = "pair" if self._kind.pairs else "prompt"
         if self._renamed is not None:
             position, row_id = self._renamed
@@ -151,12 +116,9 @@ class Moves:
                 "decides what is asked, so give the old one back, or name another --out"
             )
         missing = self._missing()
-        if self._keeps_missing and not self._have_moved():
-            self.are_in_place = True
         if self._keeps_missing or not missing:
             return
-        with self._guard:
-            (there,) = self._db.execute("SELECT COUNT(*) FROM inputs WHERE hash <> x''").fetchone()
+        there = self._number("SELECT COUNT(*) FROM inputs WHERE hash <> x''")
         first = self._name_of(missing[0])
         others = "" if len(missing) == 1 else f", and {counted(len(missing) - 1, 'other')}"
         raise RunError(
@@ -165,9 +127,12 @@ class Moves:
             f"--reuse {self._folder}, which asks nothing twice"
         )
 
-    def _have_moved(self) -> bool:
-        with self._guard:
-            return self._db.execute("SELECT 1 FROM there WHERE now <> position LIMIT 1").fetchone() is not None
+    def _are_in_place(self) -> bool:
+        """Whether no line need be written anew."""
+        if self._number("SELECT COUNT(*) FROM there WHERE now <> position"):
+            return False
+        known = "SELECT COUNT(*) FROM there WHERE now IS NOT NULL"
+        return self._keeps_missing or self._number(known) == self._number("SELECT COUNT(*) FROM inputs")
 
     def _missing(self) -> list[int]:
         """The positions of inputs that are not in the source, but should be."""
@@ -188,7 +153,7 @@ class Moves:
 
     def apply(self) -> None:
         """Give every line and input its place in the source; what would have another id is left to be played again."""
-        if self.are_in_place:
+        if self._are_in_place():
             with self._guard:  # an unfinished input may be another one now
                 self._db.execute("DELETE FROM seen WHERE position NOT IN (SELECT position FROM inputs)")
             return
@@ -227,10 +192,6 @@ class Moves:
         self._db.execute("DELETE FROM seen")
         here = "SELECT now FROM there WHERE now IS NOT NULL"
         self._db.execute(f"INSERT INTO seen SELECT name, position FROM taken WHERE position IN ({here})")
-
-
-def _digest(item: Any) -> bytes:
-    return b"" if isinstance(item, BadPrompt) else digest_of(item.key, item.messages)
 
 
 def _place_within(position: int) -> int:

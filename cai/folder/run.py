@@ -131,6 +131,9 @@ class RunFolder:
     def grow(self) -> None:
         """Have the rows played again to which there is more since a setting was raised."""
         names = {each.option for each in self.growth}
+        for each in self.growth:
+            if each.option == "--principles":  # a question is numbered by how many there are
+                self.info["principles_before"] = sorted({*self.info.get("principles_before", []), each.there})
         if names & LENGTHENING:
             self.store.rows.let_grow()
         elif "--max-tokens" in names:

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import shlex
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from cai.calls.flow import Driver, Played
-from cai.calls.model import ListsTokens, Model, check_ability, spec_of
+from cai.calls.flow import Driver, Played, call_seed
+from cai.calls.model import Call, ListsTokens, Model, check_ability, spec_of
 from cai.calls.protocols import choose_protocol
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle
@@ -83,9 +84,29 @@ class Judging:
             await self.model.list_tokens(tuple(map(str.strip, self._ask.letters)))
 
     def _draw(self, item: Contest) -> Sequence[Principle]:
-        if self.all:
+        return self._drawn(item.id, self._settings.principles)
+
+    def _drawn(self, pair: str, count: int) -> Sequence[Principle]:
+        """So many principles for the pair of an id."""
+        if count >= len(self.principles):
             return self.principles
-        return draw(self.principles, self._settings.principles, self._settings.seed, item.id, stream="judge")
+        return draw(self.principles, count, self._settings.seed, pair, stream="judge")
+
+    def asked_before(self, call: Call, counts: Sequence[int]) -> Iterator[Call]:
+        """A question as it was when fewer principles were drawn: it had another number then, and so another seed.
+
+        Only a greedy one, whose answer no seed decides. counts: how many were drawn in earlier sessions.
+        """
+        if call.temperature > 0 or not counts:
+            return
+        now = self._drawn(call.row, self._settings.principles)
+        wave, place = divmod(call.index, 2 * len(now))
+        order, number = divmod(place, len(now))
+        for count in counts:
+            ids = [principle.id for principle in self._drawn(call.row, count)]
+            if now[number].id in ids:
+                index = (2 * wave + order) * count + ids.index(now[number].id)
+                yield replace(call, index=index, seed=call_seed(self._settings.seed, call.row, "judge", index))
 
     def check_words(self, principles: Sequence[Principle]) -> None:
         """Raise TemplateError if a question under one of these principles cannot be worded."""

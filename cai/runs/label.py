@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Played
-from cai.calls.model import Model, spec_of
+from cai.calls.model import Call, Model, spec_of
 from cai.calls.prices import total_usage
 from cai.constitution.principles import load_constitution
 from cai.engine.asked import unshipped_words
@@ -99,12 +100,12 @@ class LabelRun(Run[Label]):
             "max_tokens": settings.max_tokens if self.protocol == "vote" else None,
             "seed": settings.seed,
         }
-        super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
-        self.asked = unshipped_words(law, templates)
         self._pairs = pairs
         self.keeps_missing = pairs is not None
         # Which further replies are drawn depends on what is kept: those of before are looked at anew.
         self.is_replanned = self._target is not None
+        super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
+        self.asked = unshipped_words(law, templates)
         if pairs is not None:
             self.total = len(pairs)
         self.calibration = None if settings.calibration is None else read_calibration(settings, self.judging.binding)
@@ -134,6 +135,12 @@ class LabelRun(Run[Label]):
     def check_models(self) -> None:
         """Raise UsageError if a model lacks a required capability; some report it only after loading."""
         self.judging.check()
+
+    def twins(self, info: Object) -> Callable[[Call], Iterable[Call]]:
+        """What finds the questions of a judge that had another number when fewer principles were drawn."""
+        counts = {*info.get("principles_before", []), info["identity"]["binding"]["principles"]}
+        counts.discard(self.judging.binding["principles"])
+        return partial(self.judging.asked_before, counts=sorted(counts))
 
     async def begin(self, folder: RunFolder) -> list[Driver]:
         """Look at the labels of an earlier session, too: can the judge be read, and how many pairs are kept?"""

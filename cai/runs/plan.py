@@ -6,21 +6,21 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from cai.calls.decisions import undecided
-from cai.calls.flow import Driver
+from cai.calls.flow import Driver, Seat
 from cai.calls.model import Model, spec_of
 from cai.calls.prices import Price, Tally
 from cai.engine.screen import BASELINE
-from cai.errors import RowDropped
-from cai.folder.rows import digest_of
-from cai.folder.store import Store
+from cai.errors import CallRejected, RowDropped
+from cai.folder.store import Store, call_key
 from cai.models import provider_of
 from cai.records import BadPrompt, Completion, Item, Object, Record, Request, Role, Values
+from cai.runs.resume.answered import Answered
 from cai.runs.run import Run
 from cai.texts.wording import plural, report_lines
 
@@ -32,6 +32,7 @@ EVEN = math.log(0.5)
 UNLIKELY = -99.0
 FIGURES = ("calls", "input_tokens", "output_tokens")
 Counts = dict[str, Counter[str]]  # the figures by player
+Folders = Mapping[Path, Answered]
 
 
 class RoleEstimate(Record):
@@ -97,13 +98,22 @@ class StandIn(Driver):
     word, too. A judge finds both letters equally likely. In words it prefers the same reply in both orders, or with
     `split` the one that comes first, so that votes are asked for again. players: by role, whose `counts` these are.
     requests: what tells apart those about the same item so far; an equal one is not counted again, as a run has its
-    answer.
+    answer. What the journal has an answer to is not counted, either.
     """
 
     def __init__(
-        self, players: Mapping[Role, str], counts: Counts, length: int, requests: set[Any], *, split: bool
+        self,
+        seats: Mapping[Role, Seat],
+        store: Store | None,
+        seed: int,
+        players: Mapping[Role, str],
+        counts: Counts,
+        length: int,
+        requests: set[Any],
+        *,
+        split: bool,
     ) -> None:
-        super().__init__({}, None, seed=0, budget=None, tally=Tally())
+        super().__init__(seats, store, seed=seed, budget=None, tally=Tally())
         self._players, self._counts, self._length, self._requests = players, counts, length, requests
         self._split = split
 
@@ -112,7 +122,11 @@ class StandIn(Driver):
     ) -> list[tuple[bytes, Completion]]:
         """Stand-ins for the answers; a judge sees the two replies swapped in the second half of its requests."""
         answers = []
-        for number, (request, _) in enumerate(numbered):
+        for number, (request, index) in enumerate(numbered):
+            earlier = self._answer(request, index, row)
+            if earlier is not None:
+                answers.append((b"", earlier))
+                continue
             length = self._count(request)
             letter = "A" if self._split or number < len(numbered) // 2 else "B"
             size = round(length * CHARACTERS_PER_TOKEN) - len("\nA")
@@ -133,6 +147,15 @@ class StandIn(Driver):
             answer = Completion(text, "stop", "stand-in", logprobs=(listed,) if listed else None, scores=scores)
             answers.append((b"", answer))
         return answers
+
+    def _answer(self, request: Request, index: int, row: str) -> Completion | None:
+        """The answer that the folder has."""
+        found = None
+        if self.earlier is not None:
+            with suppress(CallRejected):
+                call, payload, text = self.question(request, index, row)
+                found = self.earlier.find(self.seats[request.role].model, call, payload, call_key(text))
+        return None if found is None else found[1]
 
     def _count(self, request: Request) -> int:
         """Count a request that is new; returns how long its answer is."""
@@ -177,61 +200,52 @@ def estimate(run: Plannable) -> Estimate:
 async def _play(run: Plannable, likely: Counts, most: Counts) -> Counter[str]:
     """Count what is asked about new items; returns how many items are new, finished and unusable."""
     statuses = Counter[str]()
-    for part in run.parts():
-        finished = _finished(part)
-        seen = set[bytes]()
-        for counts, share in ((likely, TYPICAL_ANSWER), (most, 1.0)):  # of a run that is resumed, they are in the store
-            length = round(part.settings.max_tokens * share)
-            if finished:
-                counts = {player: Counter() for player in counts}
-            await part.prepare(_stand_ins(part, counts, length, set(), split=share == 1.0))
-        for position, item in part.items():
-            status = "new"
-            if _is_unusable(item, seen):
-                status = "unusable"
-            elif position in finished:
-                status = "finished"
-            if part.unit == run.unit:
-                statuses[status] += 1
-            if status == "new":
-                await _rehearse(part, item, position, likely, TYPICAL_ANSWER, set(), split=False)
-                await _rehearse(part, item, position, most, 1.0, set(), split=True)
+    parts = list(run.parts())
+    with ExitStack() as opened:
+        folders = {part.out: opened.enter_context(closing(Answered(part))) for part in parts}
+        for part in parts:
+            for counts, share in ((likely, TYPICAL_ANSWER), (most, 1.0)):
+                await part.prepare(_stand_ins(part, counts, share, set(), folders))
+            for position, item in part.items():
+                status = folders[part.out].status(item)
+                if part.unit == run.unit:
+                    statuses[status] += 1
+                if status == "new":
+                    await _rehearse(part, item, position, likely, TYPICAL_ANSWER, set(), folders)
+                    await _rehearse(part, item, position, most, 1.0, set(), folders)
     return statuses
 
 
 async def _rehearse(
-    run: Run[Any], item: Item, position: int, counts: Counts, share: float, requests: set[Any], *, split: bool
+    run: Run[Any], item: Item, position: int, counts: Counts, share: float, requests: set[Any], folders: Folders
 ) -> None:
     """Count what is asked about an item, and the tokens, if an answer has this share of the tokens that it may have."""
-    length = round(run.settings.max_tokens * share)
-    drivers = _stand_ins(run, counts, length, requests, split=split)
+    drivers = _stand_ins(run, counts, share, requests, folders)
     with suppress(RowDropped):  # nothing is asked about two replies that are the same
         row = await run.play(drivers, item, position)
         run.kept(row)
         for later, (place, pair) in run.follow_ups(row):
-            await _rehearse(later, pair, place, counts, share, requests, split=split)
+            if isinstance(pair, BadPrompt):
+                continue
+            if later.out in folders:
+                folders[later.out].follow(pair)
+            await _rehearse(later, pair, place, counts, share, requests, folders)
 
 
-def _stand_ins(run: Run[Any], counts: Counts, length: int, requests: set[Any], *, split: bool) -> list[Driver]:
-    return [StandIn(players, counts, length, requests, split=split) for players, _, _ in run.seats()]
-
-
-def _finished(run: Run[Any]) -> set[int]:
-    """Places in the input that an earlier session of the same run has finished."""
-    if not run.is_resumed() or not (run.out / "calls.sqlite").exists():
-        return set()
-    with closing(Store(run.out, read_only=True)) as store:
-        return {position for position, _, state in store.rows.states() if state not in run.settings.retried}
-
-
-def _is_unusable(item: Item, seen: set[bytes]) -> bool:
-    """Whether an item is a bad record, or repeats the content of one in `seen`; adds it there."""
-    if isinstance(item, BadPrompt):
-        return True
-    digest = digest_of(item.key, item.messages)
-    repeated = digest in seen
-    seen.add(digest)
-    return repeated
+def _stand_ins(run: Run[Any], counts: Counts, share: float, requests: set[Any], folders: Folders) -> list[Driver]:
+    """What plays the flows of a run; at most, if answers may have all their tokens."""
+    length = round(run.settings.max_tokens * share)
+    folder = folders.get(run.out)
+    store = None if folder is None else folder.store
+    drivers: list[Driver] = []
+    for players, sampling, seed in run.seats():
+        limiter: Any = None  # nothing is sent
+        seats = {role: Seat(run.players[player], limiter, sampling, None) for role, player in players.items()}
+        driver = StandIn(seats, store, seed, players, counts, length, requests, split=share == 1.0)
+        if folder is not None and driver.earlier is not None:
+            driver.earlier.twins = run.twins(folder.info)
+        drivers.append(driver)
+    return drivers
 
 
 def count_tokens(request: Request) -> int:

@@ -10,7 +10,7 @@ import logging
 import shlex
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,19 +21,19 @@ from cai.calls.earlier import OtherRun
 from cai.calls.feed import Again, Feed, play_many
 from cai.calls.flow import Driver, Seat
 from cai.calls.limits import Limiter
-from cai.calls.model import Model, check_ability, check_temperature, secrets_hidden, seed_words
+from cai.calls.model import Call, Model, check_ability, check_temperature, secrets_hidden, seed_words
 from cai.calls.prices import Budget, Tally
 from cai.calls.roles import Roles
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
-from cai.folder.files import identity_hash
 from cai.folder.info import seen_from
 from cai.folder.run import RunFolder
 from cai.folder.store import cost_of
 from cai.models import prices_of
 from cai.records import BadPrompt, Drop, Item, Object, Place, Role, Sampling, Values
 from cai.runs.kind import Row, RunKind
+from cai.runs.resume.extension import additions, folder_of
 from cai.runs.settings import RunSettings
 from cai.sources.files import is_read_once
 from cai.texts.wording import none_usable, plural, printable, telling
@@ -66,9 +66,10 @@ class Run(RunKind[Row]):
         self.templates, self.players, self.identity = templates, players, dict(identity)
         self.models = list({id(model): model for model in players.values()}.values())  # every model once
         self.prices = prices_of(players, settings.price, settings.max_cost)
-        default = Path("runs") / f"{name}-{identity_hash(identity)}"
-        self.out = default if settings.out is None else Path(settings.out)
-        check_reused(settings.reused, self.out)
+        self._name = name
+        self._out = None if settings.out is None else Path(settings.out)
+        if settings.reused:
+            check_reused(settings.reused, self.out)
         self.command_line: str | None = None  # of items that are in memory
         if isinstance(source, str | Path | None):
             words = [] if source is None else [str(source)]
@@ -95,6 +96,17 @@ class Run(RunKind[Row]):
         self._failed: dict[int, Any] = {}  # items that failed in an earlier session, by position: they come last
         self._retries = False  # whether it is their turn
 
+    @property
+    def out(self) -> Path:
+        """The folder: the one that is named, else the one that the run extends, or a new one."""
+        if self._out is None:
+            self._out = folder_of(self, self._name)
+        return self._out
+
+    @out.setter
+    def out(self, path: Path) -> None:
+        self._out = path
+
     def be_part_of(self, folder: Path, command: str | None) -> None:
         """Say whose part this run is: that of a command which plays several, and of its folder."""
         self.part_of, self.command_line = folder, command
@@ -109,6 +121,10 @@ class Run(RunKind[Row]):
     def sessions(self) -> Iterator[Run[Any]]:
         """The runs that it takes, each to be played to its end before the next is asked for."""
         yield self
+
+    def twins(self, info: Object) -> Callable[[Call], Iterable[Call]]:
+        """What finds the calls that asked the same as another one in earlier sessions; info: the run.json of those."""
+        return lambda call: ()
 
     def check_models(self) -> None:
         """Raise UsageError if a model lacks a required capability; some report it only after loading."""
@@ -140,6 +156,9 @@ class Run(RunKind[Row]):
         for name, value in self.facts().items():
             yield f"{name:14}{value}"
         yield f"folder        {self.out}"
+        changes = "; ".join(additions(self))
+        if changes:
+            yield f"extended      {changes}"
 
     def again(self, make: Callable[[], Iterator[Place]]) -> Iterator[Place]:
         """The items of the source; those of a source that can be read only once are kept until the run begins."""
@@ -196,7 +215,7 @@ class Run(RunKind[Row]):
         if not folder.has_source() or (folder.growth and self.is_replanned):
             there = folder.info["identity"]
             moves = folder.moves(keeps_missing=self.keeps_missing, besides=partial(self.is_besides, there=there))
-            for number, _ in enumerate(moves.look(self.everything, closely=self.is_replanned)):
+            for number, _ in enumerate(moves.look(self.everything())):
                 if number % STEPS == 0:
                     await asyncio.sleep(0)  # Ctrl-C is heard
             moves.check()
@@ -254,7 +273,10 @@ class Run(RunKind[Row]):
                 model = self.players[player]
                 seats[role] = Seat(model, limiters[id(model)], sampling, self.prices[player])
             common: Values = {"budget": self.budget, "tally": self.tally, "roles": roles, "others": self._others}
-            drivers.append(Driver(seats, folder.store, seed=seed, **common))
+            driver = Driver(seats, folder.store, seed=seed, **common)
+            if driver.earlier is not None:
+                driver.earlier.twins = self.twins(folder.info)
+            drivers.append(driver)
         return drivers
 
     async def _play(self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place], place: Place) -> list[Row]:

@@ -1,0 +1,52 @@
+"""What the folder of a run has of it already, for a plan: the inputs that it is through with, and its journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cai.folder.growth import growth
+from cai.folder.rows import DONE, GROWS, digest_of
+from cai.folder.run import find_info
+from cai.folder.store import Store
+from cai.records import BadPrompt, Item, Playable, Values
+
+JOURNAL = "calls.sqlite"
+
+
+class Answered:
+    """Looks into the folder of a run, if that holds this run; close it.
+
+    store: the journal; None if there is none. info: its run.json.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self.store: Store | None = None
+        self.info: Values = {}
+        self._seen = set[bytes]()  # contents of the input so far
+        self._finished = set[bytes]()  # contents
+        if run.is_resumed() and (run.out / JOURNAL).exists():
+            self.info = find_info(run.out) or {}
+            self.store = Store(run.out, read_only=True)
+            anew = {GROWS, *run.settings.retried}
+            if growth(self.info["identity"], run.identity):
+                anew.add(DONE)
+            self._finished.update(digest for _, digest, state in self.store.rows.states() if state not in anew)
+
+    def close(self) -> None:
+        """Release the journal."""
+        if self.store is not None:
+            self.store.close()
+
+    def follow(self, item: Playable) -> None:
+        """An item was counted with what it follows from."""
+        self._finished.add(digest_of(item.key, item.messages))
+
+    def status(self, item: Item) -> str:
+        """What a plan counts an item as: new, finished, or unusable, as bad records and repeated ones are."""
+        if isinstance(item, BadPrompt):
+            return "unusable"
+        digest = digest_of(item.key, item.messages)
+        if digest in self._seen:
+            return "unusable"
+        self._seen.add(digest)
+        return "finished" if digest in self._finished else "new"

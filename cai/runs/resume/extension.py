@@ -1,0 +1,89 @@
+"""Which folder a command without --out goes on with, and what it adds to a folder."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from functools import partial
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from cai.errors import CaiError
+from cai.folder.files import identity_hash
+from cai.folder.growth import growth, is_named_by_content, is_same_source, lasting, refusals
+from cai.folder.moves import Moves
+from cai.folder.rows import kind_of
+from cai.folder.run import find_info
+from cai.folder.store import Store
+from cai.records import Object, Values
+from cai.texts.wording import counted
+
+RUNS = Path("runs")
+
+
+def folder_of(run: Any, name: str) -> Path:
+    """The folder of a run that names none: the one that it extends, else a new one.
+
+    It extends a run of the same identity, but for what may grow, whose rows are all in its source. Of several it is the
+    one to which it adds least.
+    """
+    new = RUNS / f"{name}-{identity_hash(run.identity)}"
+    if run.settings.force:
+        return new
+    found = []
+    for path in sorted(RUNS.glob(f"{escape(name)}-*")):
+        info = _info_of(path)
+        if info is not None and _is_part(path, info, run):
+            there = info["identity"]  # of which less than that is refused, if nothing else can be extended
+            found.append((len(refusals(there, run.identity)), len(growth(there, run.identity)), -_inputs(info), path))
+    if found:
+        return min(found)[-1]
+    if is_named_by_content(run.identity):
+        return new
+    names = itertools.chain([new.name], (f"{new.name}-{number}" for number in itertools.count(2)))
+    return next(path for path in map(new.with_name, names) if not path.exists())
+
+
+def _info_of(path: Path) -> Values | None:
+    """The run.json of a folder; None if there is none that can be read."""
+    with suppress(CaiError):
+        return find_info(path)
+    return None
+
+
+def _inputs(info: Object) -> int:
+    """How many inputs a run is through with."""
+    counts: list[int] = [info.get("rows", 0), *info.get("dropped", {}).values()]
+    return sum(counts)
+
+
+def _is_part(path: Path, info: Object, run: Any) -> bool:
+    """Whether a run goes on with what is in a folder."""
+    there = info["identity"]
+    if lasting(there) != lasting(run.identity):
+        return False
+    if is_same_source(there, run.identity):
+        return True
+    with suppress(CaiError), closing(Store(path, briefly=True)) as store:
+        moves = Moves(path, kind_of(run.command), store.rows, besides=partial(run.is_besides, there=there))
+        deque(moves.look(run.everything()), maxlen=0)
+        moves.check()
+        return not store.rows.is_new()  # else it says nothing of its source
+    return False
+
+
+def additions(run: Any) -> Iterator[str]:
+    """What a run adds to its folder, for people to read; nothing if that is new, or started over."""
+    info = _info_of(run.out)
+    if info is None or not run.is_resumed():
+        return
+    yield from map(str, growth(info["identity"], run.identity))
+    before, now = info.get("settings", {}).get("limit"), run.settings.limit
+    if before != now:
+        yield f"limit {before or 'none'} → {now or 'none'}"
+    inputs = _inputs(info)
+    if inputs and info["identity"].get("source") != run.identity.get("source"):
+        yield f"{counted(inputs, run.unit)} there" + ("" if run.total is None else f", {run.total:,} now")

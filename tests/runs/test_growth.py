@@ -1,0 +1,275 @@
+"""Runs that grow: the same folder goes on, asks only what is new, and ends as a run that was made at once."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from growing import WIDTH, Asked, Bench, Even, prompt
+from kills import OF_MOVES, PLACES
+from steady import steady
+
+import cai
+
+GENERATE = ("generate", "--model", "openai:writer", "-c", "harmless")
+SAMPLE = ("sample", "--model", "openai:writer")
+JUDGE = ("-c", "harmless", "--judge", "openai:judge")
+BEST = (*SAMPLE, *JUDGE)
+MARKS = ("", "", "", " [truncated revision]", " [empty critique]", " [same]", " [filtered]")
+LONG = 40  # words, which no answer has
+SHORT = 20  # which cuts some
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with steady(Even) as server:
+        yield Bench(tmp_path, server)
+
+
+def marked(numbers: range | list[int]) -> tuple[str, ...]:
+    return tuple(prompt(number, MARKS[number % len(MARKS)]) for number in numbers)
+
+
+def check(bench: Bench, asked: Asked, out: str, *command: str) -> int:
+    """Run a command that must succeed; returns how many calls the server answered."""
+    before = bench.server.answered
+    ended = bench.run(asked, out, *command)
+    assert ended.status == 0, ended.stderr
+    return bench.server.answered - before
+
+
+def refused(bench: Bench, asked: Asked, out: str, *command: str) -> str:
+    """Run a command that must be refused before it asks anything; returns what it says."""
+    before = len(bench.server.asked)
+    ended = bench.run(asked, out, *command)
+    assert ended.status == 1 and len(bench.server.asked) == before
+    return ended.stderr.splitlines()[-1]
+
+
+# Steps one by one
+
+
+STEPS = {
+    "more prompts behind the others": (Asked(marked(range(5))), Asked(marked(range(9)))),
+    "prompts before and between the others": (Asked(marked(range(5))), Asked(marked([8, 0, 1, 7, 2, 3, 6, 4]))),
+    "prompts in another order": (Asked(marked(range(6))), Asked(marked([5, 3, 4, 0, 1, 2]))),
+    "a higher limit": (Asked(marked(range(9))).having(limit=4), Asked(marked(range(9))).having(limit=8)),
+    "a limit in a file that has grown": (
+        Asked(marked(range(9))).having(limit=4),
+        Asked(marked([9, 8, 0, 1, 2, 3, 4])).having(limit=7),
+    ),
+    "another round": (Asked(marked(range(7))).having(rounds=1), Asked(marked(range(7))).having(rounds=3)),
+    "all at once": (
+        Asked(marked(range(5))).having(rounds=1, limit=4),
+        Asked(marked([9, 0, 8, 1, 2, 3, 4])).having(rounds=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_that_grows_asks_what_is_new_and_ends_as_one_made_at_once(bench: Bench, step: str) -> None:
+    before, after = STEPS[step]
+    whole = check(bench, after, "whole", *GENERATE)
+    first = check(bench, before, "grown", *GENERATE)
+    assert check(bench, after, "grown", *GENERATE) == whole - first
+    assert bench.exports("grown") == bench.exports("whole")
+    assert check(bench, after, "grown", *GENERATE) == 0
+    assert bench.exports("grown") == bench.exports("whole")
+
+
+def planned(bench: Bench, asked: Asked, out: str, *command: str) -> int:
+    """The calls that a plan counts, which asks nothing."""
+    before = len(bench.server.asked)
+    ended = bench.run(asked, out, "plan", *command, "--json")
+    assert ended.status == 0 and len(bench.server.asked) == before, ended.stderr
+    calls: int = json.loads(ended.stdout)["calls"]
+    return calls
+
+
+def test_replies_and_principles_that_grow_ask_what_is_new_as_a_plan_says(bench: Bench) -> None:
+    few, many = Asked(tuple(map(prompt, range(3)))), Asked(tuple(map(prompt, [4, 0, 1, 5, 2])))
+    once = check(bench, many.having(n=4), "replies-once", *SAMPLE)
+    once += bench.label("replies-once", "labels-once", 4)
+    total = 0
+    for asked, principles in [
+        (few.having(n=2), 2),
+        (many.having(n=2), 2),
+        (many.having(n=4), 2),
+        (many.having(n=4), 4),
+    ]:
+        wanted = planned(bench, asked, "replies", *SAMPLE)
+        assert check(bench, asked, "replies", *SAMPLE) == wanted
+        total += wanted + bench.label("replies", "labels", principles)
+    assert total == once
+    assert bench.exports("labels") == bench.exports("labels-once")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"best-of": 2, "principles": 1}, {"best-of": 4, "principles": 1}),
+        ({"best-of": 2, "principles": 1}, {"best-of": 2, "principles": 3}),
+        ({"best-of": 2, "principles": 2}, {"best-of": 3, "principles": 30}),
+    ],
+)
+def test_the_best_of_more_replies_takes_the_labels_that_are_there(
+    bench: Bench, before: dict[str, int], after: dict[str, int]
+) -> None:
+    few, many = Asked(tuple(map(prompt, range(3)))), Asked(tuple(map(prompt, [4, 0, 1, 5, 2])))
+    whole = check(bench, many.having(**after), "whole", *BEST)
+    first = check(bench, few.having(**before), "grown", *BEST)
+    assert planned(bench, many.having(**after), "grown", *BEST) == whole - first
+    assert check(bench, many.having(**after), "grown", *BEST) == whole - first
+    assert bench.exports("grown") == bench.exports("whole")
+
+
+@pytest.mark.parametrize("step", ["prompts before and between the others", "another round", "all at once"])
+def test_a_plan_counts_the_calls_that_a_folder_has_no_answer_to(bench: Bench, step: str) -> None:
+    before, after = STEPS[step]
+    plain = [
+        Asked(tuple(prompt(json.loads(line)["id"][1:]) for line in asked.prompts), asked.options)
+        for asked in (before, after)
+    ]
+    check(bench, plain[0], "out", *GENERATE, "--no-gate")
+    wanted = planned(bench, plain[1], "out", *GENERATE, "--no-gate")
+    assert check(bench, plain[1], "out", *GENERATE, "--no-gate") == wanted > 0
+
+
+# Any steps, with kills
+
+
+def grown(asked: Asked, chance: random.Random, fresh: Iterator[int]) -> Asked:
+    """One step further."""
+    step = chance.choice(["prompts", "prompts", "limit", "rounds", "shuffle", "nothing"])
+    if step == "prompts":
+        lines = list(asked.prompts)
+        for _ in range(chance.randint(1, 3)):
+            [line] = marked([next(fresh)])
+            lines.insert(chance.randint(0, len(lines)), line)
+        return Asked(tuple(lines), asked.options)
+    if step == "shuffle":
+        return Asked(tuple(chance.sample(asked.prompts, len(asked.prompts))), asked.options).having(limit=None)
+    if step == "limit":
+        return asked.having(limit=None)
+    if step == "rounds":
+        return asked.having(rounds=int(asked.option("rounds") or 1) + 1)
+    return asked
+
+
+def walk(bench: Bench, seed: int, steps: int, kills: bool) -> None:
+    """Grow a run by steps that chance chooses, some of which are killed once or twice, and compare it at its end."""
+    chance = random.Random(seed)
+    fresh = iter(range(4, 1000))
+    asked = Asked(marked(range(4))).having(rounds=1, limit=3)
+    killed = 0
+    for _ in range(steps):
+        asked = grown(asked, chance, fresh)
+        for _ in range(chance.choice([0, 1, 2]) if kills else 0):
+            place = chance.choice([*PLACES, *OF_MOVES])
+            ended = bench.run(asked, "grown", *GENERATE, place=place, nth=chance.randint(1, 4))
+            assert ended.status in (0, -signal.SIGKILL), ended.stderr
+            killed += ended.status != 0
+        if chance.random() < 0.7:
+            check(bench, asked, "grown", *GENERATE)
+    asked = asked.having(limit=None)
+    check(bench, asked, "grown", *GENERATE)
+    answered = bench.server.answered
+    whole = check(bench, asked, "whole", *GENERATE)
+    assert whole <= answered <= whole + killed * WIDTH
+    assert bench.exports("grown") == bench.exports("whole")
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
+@pytest.mark.parametrize("kills", [False, True])
+def test_any_steps_in_any_order_ask_what_one_run_asks_and_give_its_rows(bench: Bench, seed: int, kills: bool) -> None:
+    walk(bench, seed, steps=5, kills=kills)
+
+
+@pytest.mark.parametrize("place", OF_MOVES)
+def test_a_kill_while_prompts_are_moved_loses_none_and_asks_nothing_twice(bench: Bench, place: str) -> None:
+    before, after = STEPS["prompts before and between the others"]
+    first = check(bench, before, "grown", *GENERATE)
+    assert bench.run(after, "grown", *GENERATE, place=place, nth=1).status == -signal.SIGKILL
+    more = check(bench, after, "grown", *GENERATE)
+    assert check(bench, after, "whole", *GENERATE) == first + more
+    assert bench.exports("grown") == bench.exports("whole")
+
+
+# Sources that can be read once
+
+
+@pytest.mark.parametrize("source", ["stdin", "generator", "list"])
+def test_prompts_of_any_source_may_move(bench: Bench, source: str) -> None:
+    url = bench.server.url + "/v1"
+
+    def finish(numbers: list[int], out: str) -> None:
+        prompts = [json.loads(prompt(number)) for number in numbers]
+        given = {"list": prompts, "generator": iter(prompts), "stdin": "-"}[source]
+        content = "".join(f"{json.dumps(each)}\n" for each in prompts).encode()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("OPENAI_API_KEY", "none")
+            patched.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
+            for _ in cai.generate(given, "harmless", model="openai:writer", base_url=url, out=bench.folder / out):
+                pass
+
+    finish([0, 1, 2], "grown")
+    finish([5, 0, 3, 1, 2, 4], "grown")
+    answered = bench.server.answered
+    finish([5, 0, 3, 1, 2, 4], "whole")
+    assert bench.server.answered == 2 * answered
+    assert bench.exports("grown") == bench.exports("whole")
+
+
+# The folder of a command that names none
+
+
+def test_a_command_without_out_finds_the_folder_that_it_extends_and_says_by_what(bench: Bench) -> None:
+    def said(numbers: range | list[int], *options: str) -> list[str]:
+        (bench.folder / "prompts.jsonl").write_text("".join(f"{prompt(number)}\n" for number in numbers))
+        ended = bench.type(*GENERATE, "prompts.jsonl", *options)
+        assert ended.status in (0, 1)
+        return [line for line in ended.stderr.splitlines() if line.startswith(("folder", "extended", "error"))]
+
+    [folder] = said(range(3), "--rounds", "1", "--limit", "2")
+    assert said(range(3), "--rounds", "1") == [folder, "extended      limit 2 → none"]
+    assert said([4, 0, 1, 2], "--rounds", "2") == [folder, "extended      rounds 1 → 2; 3 prompts there, 4 now"]
+    assert said([4, 0, 1, 2], "--rounds", "2") == [folder]
+    assert said([4, 0, 1, 2], "--rounds", "1")[1].endswith("start anew there")
+    [other] = said(range(10, 13), "--rounds", "2")
+    assert other != folder
+    assert said([4, 0, 1, 2, 8], "--rounds", "2")[0] == folder
+    assert said([*range(10, 13), 14], "--rounds", "2")[0] == other
+    assert bench.type(*GENERATE, "One prompt?").status == bench.type(*GENERATE, "Another one?").status == 0
+    assert len(list((bench.folder / "runs").iterdir())) == 4
+
+
+# What is refused
+
+
+def test_fewer_prompts_are_refused_with_the_counts_and_the_first_that_is_missing(bench: Bench) -> None:
+    check(bench, Asked(marked(range(5))), "out", *GENERATE)
+    said = refused(bench, Asked(marked([0, 1, 2, 4])), "out", *GENERATE)
+    assert "4 prompts now, 5 there" in said and "'r3'" in said and "--reuse out" in said
+    assert check(bench, Asked(marked(range(5))).having(limit=2), "out", *GENERATE) == 0
+
+
+@pytest.mark.parametrize(("option", "there", "now"), [("rounds", 3, 2), ("max-tokens", 99, 98)])
+def test_less_than_the_folder_has_is_refused_and_the_error_says_what_is_there(
+    bench: Bench, option: str, there: int, now: int
+) -> None:
+    asked = Asked(marked(range(2)))
+    check(bench, asked.having(**{option: there}), "out", *GENERATE)
+    said = refused(bench, asked.having(**{option: now}), "out", *GENERATE)
+    assert f"--{option} {there}, and {now} is less" in said
+
+
+def test_a_prompt_under_another_id_is_refused(bench: Bench) -> None:
+    check(bench, Asked(marked(range(3))), "out", *GENERATE)
+    renamed = json.dumps({"id": "other", "prompt": "Question 1?"})
+    said = refused(bench, Asked((prompt(0), renamed, prompt(2))), "out", *GENERATE)
+    assert "holds prompt 'r1', whose id is 'other' in the source now" in said
