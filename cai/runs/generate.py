@@ -109,6 +109,7 @@ class GenerateRun(PromptRun[Revision]):
     async def prepare(self, drivers: list[Driver]) -> None:
         """Ask what the screen makes of ordinary replies."""
         if self._screen is not None:
+            self.tally.waiting = "screening ordinary replies"
             flow = baseline(self._screen.ask, self._principles, self._yes_no("screen"))
             self._screen.baseline = (await drivers[0].play(BASELINE, 0, flow)).result
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cai import make_report
 from cai.engine.screen import ordinary
 from cai.errors import Unreadable, UsageError
 from cai.export.export import export_run
+from cai.folder.store import Store
 from cai.records import Revision
 from cai.runs.generate import GenerateRun
 from cai.runs.plan import estimate
@@ -96,6 +98,12 @@ def rows(out: Path) -> list[Revision]:
     return sorted(map(Revision.model_validate_json, lines), key=lambda row: row.position)
 
 
+def stored(out: Path) -> int:
+    """How many calls a run has paid for."""
+    with closing(Store(out, read_only=True)) as store:
+        return store.spent().calls
+
+
 def questions(server: Habits, mode: str = "chain") -> int:
     return sum(bool(asked.raw) for asked in server.asked(mode))
 
@@ -151,6 +159,20 @@ def test_rows_do_not_depend_on_concurrency_or_on_where_a_run_was_stopped(
     for name in ("sft.jsonl", "dpo.jsonl"):
         texts = {(tmp_path / out / name).read_bytes() for out in ("one", "many", "cut")}
         assert len(texts) == 1
+
+
+def test_a_round_more_goes_on_from_the_same_draws(server: Habits, tmp_path: Path) -> None:
+    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    run(server, whole, rounds=3, accept="openai:j").finish()
+    run(server, grown, rounds=1, accept="openai:j").finish()
+    before = questions(server)
+    known = stored(grown)
+    run(server, grown, rounds=3, accept="openai:j").finish()
+    assert stored(grown) == stored(whole) > known
+    assert questions(server) - before == stored(grown) - known
+    assert {row.id: row for row in rows(grown)} == {row.id: row for row in rows(whole)}
+    for name in ("sft.jsonl", "dpo.jsonl"):
+        assert (grown / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_seeds_draw_differently_among_the_principles_that_are_wanting(server: Habits, tmp_path: Path) -> None:
