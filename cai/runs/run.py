@@ -367,6 +367,12 @@ class Run(RunKind[Row]):
             log.warning("training rows were not cut: %s", second)  # why the run stopped matters more
         self.info = folder.info
 
+    def _typed(self, folder: RunFolder) -> Values:
+        """The command, and where it was typed: the last one, which may ask for more; None: of Python."""
+        if self.command_line is None and "started_in" in folder.info:
+            return {name: folder.info.get(name) for name in ("command", "started_in")}
+        return {"command": self.command_line, "started_in": seen_from(folder.path, Path())}
+
     def _write_info(self, folder: RunFolder) -> None:
         usage = folder.store.spent()._asdict()
         cost = usage.pop("cost_usd")
@@ -380,7 +386,6 @@ class Run(RunKind[Row]):
             cost_usd=cost,
             seconds=round(time.monotonic() - self._began, 3),
             settings=self.settings.changeable(),
-            command=folder.info.get("command") or self.command_line,
-            started_in=folder.info.get("started_in") or seen_from(folder.path, Path()),
+            **self._typed(folder),
             **{name: count for name, count in more.items() if count},
         )

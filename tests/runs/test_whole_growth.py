@@ -132,6 +132,7 @@ def new_calls(first: Path, at_once: Path) -> int:
     return sum(question(call) not in whole for call in calls(at_once))
 
 
+DEFAULTS = ("--rounds", "2", "-k", "-n", "-c", "truncated,model_error")  # are left out, or have another name
 OFTEN = ("truncated rows", "calls of another run")  # the others are tried with all tests
 KINDS = [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.slow) for kind in GROWTHS]
 
@@ -146,6 +147,8 @@ def test_what_comes_later_asks_exactly_what_a_run_made_at_once_has_more(work: Pa
     assert 0 < play(work, server, out, [*growth.at_once, *growth.on]) == new < whole
     assert files_of(work / out) == files_of(work / "whole")
     check_calls(work / out)
+    command = json.loads((work / out / "run.json").read_bytes())["command"]
+    assert {*growth.at_once, *growth.on} <= {*command.split(), *DEFAULTS}  # what resumes it asks for as much
     assert play(work, server, out, [*growth.at_once, *growth.on]) == 0
 
 
