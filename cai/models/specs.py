@@ -59,6 +59,7 @@ ORGANISATIONS = {
     "phi": "microsoft", "gemma": "google", "smollm": "HuggingFaceTB", "deepseek": "deepseek-ai",
 }  # fmt: skip
 HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?$")
+HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", re.IGNORECASE)
 KEPT = {".gguf": "local", ".jsonl": "recorded", ".gz": "recorded", ".sqlite": "recorded"}  # files that are models
 
 
@@ -95,6 +96,9 @@ def check_address(spec: str) -> None:
 def not_a_spec(spec: str, providers: Collection[str]) -> UsageError:
     """What to say of a spec whose provider is not known: what was probably meant, else what there is."""
     shown = without_address(spec)
+    page = HUB_PAGE.match(spec)
+    if page is not None:
+        return UsageError(f"a model of the hub is named without the address of its page: did you mean hf:{page[1]}?")
     if SCHEME.match(spec):
         return UsageError("a model is named before its address: write openai:NAME@http://host:8000/v1")
     meant = meaning_of(shown.removesuffix(f"@{HIDDEN}"), providers, has_address=shown != spec)

@@ -82,6 +82,7 @@ USUAL = {
     "C:\\models\\tiny.gguf": "local:C:\\models\\tiny.gguf",
     "answers.jsonl": "recorded:answers.jsonl",
     # addresses
+    "https://huggingface.co/Qwen/Qwen3-8B/tree/main": "hf:Qwen/Qwen3-8B",
     "http://localhost:8000/v1": "openai:NAME@http://host:8000/v1",
     "gpt-4.1@https://gateway.example/v1?key=sk-secret-1": "openai:gpt-4.1@http://…",
     "openai:tiny@localhost:8000/v1": "openai:tiny@http://localhost:8000/v1",

@@ -25,6 +25,7 @@ TROUBLE = {  # what a server answers before it answers as its role
     "busy": answer({"error": {"message": "slow down"}}, 429, Retry_After="0"),
 }
 MODES = {role: Mode(reply) for role, reply in SAYS.items()}
+MODES["critic-echoes"] = Mode(lambda asked: says(f"I was sent {asked.headers['Authorization']}.")(asked))
 MODES |= {f"{role}-{name}": Mode(at_first(2, TROUBLE[name], SAYS[role])) for role in ROLES for name in TROUBLE}
 
 
@@ -73,6 +74,16 @@ def test_writer_critic_reviser_and_judge_on_four_servers_see_their_own_keys(
     check_keys(servers, *ROLES)
     models = json.loads((tmp_path / "run" / "run.json").read_text())["identity"]["models"]
     assert set(models.values()) == {f"openai:tiny-{role}" for role in ROLES}
+    for role, server in servers.items():  # of which the judge's is also asked what it knows
+        asked = [each.payload["model"] for each in server.asked(role + trouble) if each.path.endswith("/completions")]
+        assert asked and set(asked) == {f"tiny-{role}"}
+
+
+def test_a_key_that_its_server_sends_back_goes_to_no_other(servers: dict[str, Habits], tmp_path: Path) -> None:
+    """The critique is part of what the reviser is asked."""
+    rows = generate(servers, tmp_path / "run", critic=spec(servers, "critic", "-echoes"))
+    check_keys(servers, *ROLES)
+    assert [turn.critique for row in rows for turn in row.rounds] == ["I was sent ***."] * 3
 
 
 def test_two_writers_and_a_judge_on_three_servers_see_their_own_keys(

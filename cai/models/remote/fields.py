@@ -16,6 +16,8 @@ REFUSES = pattern_of(
     r"(not|n['’]t)( be)? (support|allow|permit|accept|enabl|a valid|a support|available|recogni|implement)",
     r"(not|n['’]t) (take|exist|have)|only .{0,60}(support|allow|accept)|\b(must|should|cannot)\b",
 )
+# OpenRouter's words if nobody behind it takes all fields; it is told to leave out whoever lists no alternatives.
+UNNAMED = pattern_of(r"no endpoints found that can handle the requested parameters")
 TAKEN_BY_ALL = ("model", "messages", "prompt", "system", "stream")
 ENGLISH = ("stop", "user", "n", "tools")  # fields whose names are words: they count if they are named as a field
 TOKENS = r"max(imum)?[_ ]?((output|new|completion)[_ ]?)?tokens(_to_sample)?"
@@ -46,6 +48,8 @@ def refused_fields(answer: Failure, payload: Object) -> list[str]:
     """The fields of a request that an error points to, or names in words as what the server does not take."""
     fields = {name: SPELLINGS.get(name, name.replace("_", "_?")) for name in payload if name not in TAKEN_BY_ALL}
     stated = [name for name, spelling in fields.items() if any(_is(spelling, field) for field in answer.fields)]
+    if not stated and UNNAMED.search(answer.words):
+        stated = [name for name in ("logprobs", "top_logprobs") if name in payload]
     if stated or not REFUSES.search(answer.words):
         return stated
     text = QUOTES.split(answer.words.replace("&quot;", '"'), maxsplit=1)[0]

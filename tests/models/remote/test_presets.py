@@ -11,7 +11,7 @@ from habits import Answer, Asked, Mode, answer, chat, listed, says, serving
 
 from cai.calls.model import Call, Connection, Model
 from cai.calls.prices import FREE, known_price, parse_price
-from cai.errors import AuthenticationFailed, ModelError, UsageError
+from cai.errors import AuthenticationFailed, FieldRefused, ModelError, UnknownModel, UsageError
 from cai.models import PROVIDERS, open_model, open_models, prices_of
 from cai.models.remote.presets import PRESETS, Preset
 from cai.records import Completion, Request, Sampling
@@ -391,6 +391,17 @@ def test_a_header_may_go_to_several_models_of_one_host() -> None:
 
 def test_every_preset_is_a_provider() -> None:
     assert {*PRESETS} <= {*PROVIDERS} and {*SERVERS} | {"azure"} == {*PRESETS}
+
+
+def test_a_router_whose_providers_list_no_logprobs_says_how_to_judge() -> None:
+    message = "No endpoints found that can handle the requested parameters. To learn more, visit: https://x.example"
+    none = Mode(answer({"error": {"message": message, "code": 404}}, 404))
+    with serving({"none": none}) as server:
+        model = open_model("openrouter:anthropic/claude-sonnet-4.5", Connection(server.url("none")))
+        with pytest.raises(FieldRefused, match="ask a judge with --protocol vote"):
+            asyncio.run(ask(model, Request("judge", MESSAGES, top_logprobs=20, max_tokens=1)))
+        with pytest.raises(UnknownModel):
+            asyncio.run(ask(model, Request("assistant", MESSAGES)))
 
 
 def test_what_goes_wrong_at_a_preset_is_said_by_its_name() -> None:
