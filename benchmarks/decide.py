@@ -1,6 +1,6 @@
 """Requests and labels a second of typed questions beside letters, and that both come to the same probabilities.
 
-    python benchmarks/decide.py [--pairs 500] [--latency 0.1]
+    python benchmarks/decide.py [--pairs 200] [--latency 0.5]
 
 The stub answers like vLLM 0.33, with probabilities that depend on the words of a question alone, each request after
 the same time, C=50. A real server takes longer for a request with more questions, so only it can show how many labels a
@@ -66,7 +66,7 @@ async def main(pairs: int, latency: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=500)
-    parser.add_argument("--latency", type=float, default=0.1)
+    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--latency", type=float, default=0.5)
     os.environ.setdefault("OPENAI_API_KEY", "none")
     asyncio.run(main(**vars(parser.parse_args())))

@@ -33,6 +33,8 @@ WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
 FIXED = {  # keys of a request that the method, the reader of the answers, or the run's identity depends on
     "messages": "the templates word what is asked",
     "prompt": "the templates word what is asked",
+    "input": "the templates word what is asked",
+    "questions": "the templates word what is asked",
     "system": "use --system",
     "model": "name the model by its option",
     "stream": "answers are read whole",

@@ -120,4 +120,5 @@ def read_answers(body: Object, form: Form, name: str) -> Completion:
 
 def lacks_decisions(answer: Failure, meaning: str) -> bool:
     """Whether an error says that the server has no such path, or not for this model."""
-    return answer.status in (405, 501) or meaning == "path"
+    nameless = answer.status == 404 and "model" not in answer.message.lower()
+    return nameless or answer.status in (405, 501) or meaning == "path"

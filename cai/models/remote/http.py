@@ -174,7 +174,7 @@ class HostedModel:
             error.args = (self._secrets.message(str(error)),)
             raise
 
-    async def post(self, path: str, payload: Values, replies: str) -> Values:
+    async def post(self, path: str, payload: Values, replies: str | None = None) -> Values:
         """Send once and return the JSON object of a 200 answer; everything else raises a `ModelError`."""
         assert self._session is not None, "post before start"
         try:
@@ -195,7 +195,7 @@ class HostedModel:
         if 200 <= status < 300:
             if not whole:
                 raise too_large()
-            return self._answer(raw, payload, replies)
+            return self._answer(raw, payload, replies or self.replies)
         if 300 <= status < 400:
             target = self._secrets.message(redirect_target(url, headers.get("Location", ""))).removesuffix(path)
             raise ModelStopped(f"{self.endpoint} redirects to {target}: give that address as the base URL")

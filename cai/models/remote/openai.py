@@ -21,6 +21,7 @@ from cai.records import Abilities, Completion, Values
 # OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.
 REASONING = re.compile(r"(o\d+|gpt-([5-9]|\d\d)(?!\S*chat))(?![a-z])", re.IGNORECASE)
 ROUTED = re.compile(r"(openai|azure)/", re.IGNORECASE)  # as routers begin the names of OpenAI's models
+MOST_LISTED = 128  # tokens that vLLM 0.33 lists by name; more are refused
 # What tokens of a letter may begin with; the last token of each such text is one that stands for the letter.
 BEFORE = ("", " ", "\n", '"', "(", "*", "**", "[")
 
@@ -136,7 +137,8 @@ class OpenAIModel(HostedModel):
                 if token is None:
                     return
                 ids.append(token)
-        self._listed = sorted(set(ids))
+        if len(set(ids)) <= MOST_LISTED:
+            self._listed = sorted(set(ids))
 
     async def _last_token(self, text: str) -> int | None:
         """The id of the last token of a text."""

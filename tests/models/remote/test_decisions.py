@@ -242,6 +242,7 @@ LACKING: dict[str, Mode] = {
     "llama.cpp": only_chat({"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}}, 404),
     "openai's words": only_chat({"error": {"message": "Invalid URL (POST /v1/decisions)", "param": None}}, 404),
     "empty": only_chat(b"", 501),
+    "in its own words": only_chat({"error": {"message": "This resource does not exist here."}}, 404),
 }
 
 
@@ -365,6 +366,16 @@ def test_a_resumed_run_asks_nothing_twice(tmp_path: Path) -> None:
     assert {row.calls for row in rows} <= keys and len(keys) == len(PAIRS)
     rows_of = [(tmp_path / name / "labels.jsonl").read_text().splitlines() for name in ("out", "whole")]
     assert sorted(rows_of[0]) == sorted(rows_of[1])
+
+
+def test_more_principles_ask_two_requests_a_label_as_a_run_made_at_once(tmp_path: Path) -> None:
+    with serving({"d": decisions()}) as server:
+        label(server, "d", tmp_path / "grown", PAIRS[:2], principles=2)
+        label(server, "d", tmp_path / "grown", principles=4)
+        assert len(posts(server, "d")) == 2 * 2 + 2 * len(PAIRS)
+        label(server, "d", tmp_path / "whole", principles=4)
+    rows = [(tmp_path / name / "labels.jsonl").read_text().splitlines() for name in ("grown", "whole")]
+    assert sorted(rows[0]) == sorted(rows[1])
 
 
 def test_a_plan_counts_two_requests_a_label_and_no_words(tmp_path: Path) -> None:
