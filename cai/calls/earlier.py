@@ -60,31 +60,29 @@ class Earlier:
     An answer that ended before its limit also answers the same question under a higher one. others: journals of other
     runs; a call of theirs is copied to the run's own, so that its rows name calls which are there. anew: reasons to
     drop a row; an answer that leads to one of them is not taken, but asked for again. twins: calls that asked the same
-    as another one in earlier sessions.
+    as another one in earlier sessions. store, copies: None and False for a plan, which keeps nothing.
     """
 
-    def __init__(self, store: Store, others: Sequence[OtherRun] = ()) -> None:
-        self._store, self._others = store, others
+    def __init__(self, store: Store | None, others: Sequence[OtherRun] = (), *, copies: bool = True) -> None:
+        self._store, self._copies = store, copies
+        self._journals: list[Store | OtherRun] = [*([store] if store is not None else []), *others]
         self.anew: Sequence[str] = ()
         self.twins: Callable[[Call], Iterable[Call]] = lambda call: ()
-        self._limits: dict[int, list[int]] = {}  # of each journal, the run's own first, once one is asked for
+        self._limits: dict[Store | OtherRun, list[int]] = {}  # of each journal, once it is asked for
 
     def find(self, model: Model, call: Call, payload: Values, key: bytes) -> tuple[bytes, Completion] | None:
         """The answer to a call, with the key of the call that got it; None: it is to be asked."""
-        journals: list[Store | OtherRun] = [self._store, *self._others]
-        for number, journal in enumerate(journals):
-            for asked, question, limit in self._questions(number, journal, model, call, (key, payload, None)):
+        for journal in self._journals:
+            for asked, question, limit in self._questions(journal, model, call, (key, payload, None)):
                 done = journal.get(asked)
                 if done is None or (limit is not None and _may_be_cut(done, limit)) or _reason(done) in self.anew:
                     continue
-                if number:
+                if self._store is not None and journal is not self._store and self._copies:
                     self._store.copy(asked, model.provider, model.name, question, done)
                 return asked, done
         return None
 
-    def _questions(
-        self, number: int, journal: Store | OtherRun, model: Model, call: Call, question: Question
-    ) -> Iterator[Question]:
+    def _questions(self, journal: Store | OtherRun, model: Model, call: Call, question: Question) -> Iterator[Question]:
         """The question, what asked the same, and both under each lower limit that a journal has."""
         yield question
         twins = list(self.twins(call))
@@ -92,9 +90,9 @@ class Earlier:
             yield *_named(model, twin), None
         if call.request.max_tokens is not None:  # then it has the same limit in every run
             return
-        if number not in self._limits:
-            self._limits[number] = journal.limits()
-        for limit in self._limits[number]:
+        if journal not in self._limits:
+            self._limits[journal] = journal.limits()
+        for limit in self._limits[journal]:
             if limit < call.max_tokens:
                 for each in (call, *twins):
                     lower = replace(each, sampling=replace(call.sampling, max_tokens=limit))
@@ -102,6 +100,7 @@ class Earlier:
 
     def keep(self, key: bytes, model: Model, payload: Values, done: Completion, cost: float | None) -> None:
         """Keep an answer that was asked for, in place of one that was not taken."""
+        assert self._store is not None
         if self.anew:
             self._store.discard(key)
         self._store.put(key, model.provider, model.name, payload, done, cost)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cai.calls.decisions import undecided
+from cai.calls.earlier import Earlier
 from cai.calls.flow import Driver, Seat
 from cai.calls.model import Model, spec_of
 from cai.calls.prices import Price, Tally
@@ -242,8 +243,10 @@ def _stand_ins(run: Run[Any], counts: Counts, share: float, requests: set[Any], 
         limiter: Any = None  # nothing is sent
         seats = {role: Seat(run.players[player], limiter, sampling, None) for role, player in players.items()}
         driver = StandIn(seats, store, seed, players, counts, length, requests, split=share == 1.0)
-        if folder is not None and driver.earlier is not None:
-            driver.earlier.twins = run.twins(folder.info)
+        if folder is not None and (store is not None or folder.others):
+            driver.earlier = Earlier(store, folder.others, copies=False)
+            if folder.info:
+                driver.earlier.twins = run.twins(folder.info)
         drivers.append(driver)
     return drivers
 
@@ -297,8 +300,6 @@ def _notes(run: Plannable, most_cost: float | None) -> Iterator[str]:
         f"{settings.max_tokens}; nothing was asked of any model"
     )
     yield from run.plan_notes()
-    if settings.reused:
-        yield "answers that --reuse finds are counted as if they were asked for: there may be fewer calls"
     unpriced = sorted({spec_of(model) for model, price in run.planned().values() if price is None})
     if unpriced:
         yield f"no listed price for {', '.join(unpriced)}: state it with --price IN,OUT"

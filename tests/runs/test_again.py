@@ -19,6 +19,7 @@ from cai.calls.again import RETRIABLE, how_again, reasons_of
 from cai.errors import CaiError, RunError, UsageError
 from cai.folder.store import Store, read_calls
 from cai.runs.generate import GenerateRun
+from cai.runs.plan import estimate
 from cai.runs.sample import SampleRun
 from cai.runs.settings import GenerateSettings, SampleSettings
 from cai.sources.yamlfile import make_settings
@@ -207,6 +208,22 @@ def test_calls_of_several_runs_and_of_those_inside_them_are_used(tmp_path: Path)
         sample(server, tmp_path / "d", n=3, reuse=[tmp_path / "c", tmp_path / "b"])
         assert len(server.asked) == 8
     assert info(tmp_path / "d")["reused"] == 16
+
+
+def test_a_plan_counts_no_call_that_another_run_has_and_copies_none(tmp_path: Path) -> None:
+    with telling() as server:
+        sample(server, tmp_path / "a", n=2)
+        server.forget()
+        for n, out in ((3, "b"), (2, "b"), (4, "a")):  # a folder that is not there yet, and one that grows
+            values = {"model": "openai:m", "base_url": server.url, "out": tmp_path / out, "n": n}
+            if out == "b":
+                values["reuse"] = tmp_path / "a"
+            plan = estimate(SampleRun(PROMPTS, make_settings(SampleSettings, values)))
+            assert plan.calls == plan.most_calls == (n - 2) * 8
+        values = {"model": "openai:m", "base_url": server.url, "gate": False, "reuse": tmp_path / "a"}
+        plan = estimate(GenerateRun(PROMPTS, make_settings(GenerateSettings, {**values, "out": tmp_path / "c"})))
+        assert plan.roles["assistant"].calls == 0
+        assert server.asked == [] and not (tmp_path / "b").exists()
 
 
 def test_a_run_that_is_being_written_is_reused_as_far_as_it_is(tmp_path: Path) -> None:

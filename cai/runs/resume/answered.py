@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from typing import Any
 
+from cai.calls.again import journals_of
 from cai.folder.growth import growth
 from cai.folder.rows import DONE, GROWS, digest_of
 from cai.folder.run import find_info
@@ -16,7 +18,7 @@ JOURNAL = "calls.sqlite"
 class Answered:
     """Looks into the folder of a run, if that holds this run; close it.
 
-    store: the journal; None if there is none. info: its run.json.
+    store: the journal; None if there is none. info: its run.json. others: the journals of runs that are reused.
     """
 
     def __init__(self, run: Any) -> None:
@@ -24,18 +26,19 @@ class Answered:
         self.info: Values = {}
         self._seen = set[bytes]()  # contents of the input so far
         self._finished = set[bytes]()  # contents
+        self._opened = ExitStack()
+        self.others = self._opened.enter_context(journals_of(run.settings.reused, run.out))
         if run.is_resumed() and (run.out / JOURNAL).exists():
             self.info = find_info(run.out) or {}
-            self.store = Store(run.out, read_only=True)
+            self.store = self._opened.enter_context(closing(Store(run.out, read_only=True)))
             anew = {GROWS, *run.settings.retried}
             if growth(self.info["identity"], run.identity):
                 anew.add(DONE)
             self._finished.update(digest for _, digest, state in self.store.rows.states() if state not in anew)
 
     def close(self) -> None:
-        """Release the journal."""
-        if self.store is not None:
-            self.store.close()
+        """Release the journals."""
+        self._opened.close()
 
     def follow(self, item: Playable) -> None:
         """An item was counted with what it follows from."""
