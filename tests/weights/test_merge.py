@@ -347,6 +347,40 @@ def test_both_engines_score_the_file_alike(tmp_path: Path, tied: bool) -> None:
     assert float((local - scores(f"hf:{tmp_path / 'out'}")).abs().max()) < 2e-3
 
 
+@openvino
+def test_local_asks_an_adapter_by_its_folder_as_its_base_and_it_would_answer(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
+    made = adapter(tmp_path / "lora", str(base), scale=0.3)
+    local = scores(f"local:{made}")
+    assert float((local - scores(f"hf:{base}")).abs().max()) > 0.5
+    assert float((local - scores(f"hf:{made}")).abs().max()) < 0.05  # F16 against float32
+    merge(made, tmp_path / "out", gguf=True)
+    assert float((local - scores(f"local:{tmp_path / 'out.gguf'}")).abs().max()) < 1e-5
+    model = open_model(f"local:{made}")
+    assert model.name == f"lora@{find_base(str(made)).mark}" == open_model(f"hf:{made}").name
+    [file] = (tmp_path / "cache").glob("*.gguf")
+    whole = file.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(merging, "merge", None)  # it is merged once
+        assert merging.merged_file(find_base(str(made))) == file
+    file.write_bytes(whole[:-1])
+    assert merging.merged_file(find_base(str(made))).read_bytes() == whole
+    change(made, "lora_B", lambda weight: weight * 2)
+    assert float((scores(f"local:{made}") - local).abs().max()) > 0.1  # another adapter in the same folder
+
+
+@openvino
+def test_adapters_that_local_cannot_ask_are_refused_with_what_can(base: Path, tmp_path: Path) -> None:
+    reward = adapter(tmp_path / "reward", str(base), task_type="SEQ_CLS")
+    with pytest.raises(UsageError, match=r"reward is a reward model"):
+        open_model(f"local:{reward}")
+    odd = adapter(tmp_path / "odd", str(build(tmp_path / "other", attention_bias=True)))
+    with pytest.raises(UsageError, match=r"attention_bias True is not written as GGUF .*use hf:"):
+        asyncio.run(open_model(f"local:{odd}").start())
+
+
 def test_metadata_of_a_gguf_base_are_kept_and_a_base_that_is_gone_is_unpacked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

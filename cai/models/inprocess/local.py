@@ -21,9 +21,11 @@ from cai.models.inprocess.requests import check_settings, question, reply_of
 from cai.records import Abilities, Completion, Values
 from cai.sources.files import path_of
 from cai.texts.wording import nearest
+from cai.weights.bases import Base, base_at, check_kind
 from cai.weights.embedded import folder_of, weights_of
 from cai.weights.exact import let_go
 from cai.weights.gguf_read import gguf_metadata, misread
+from cai.weights.merge import merged_file
 from cai.weights.named import DEFAULT, NAMED
 
 log = logging.getLogger("cai")
@@ -54,7 +56,7 @@ Work = Literal["reply", "list", "echo"]
 
 
 class LocalModel:
-    """A named model, a GGUF file or an OpenVINO folder, run in this process; `name` "" is the embedded model.
+    """A named model, a GGUF file, an OpenVINO folder or an adapter, run in this process; "" is the embedded model.
 
     Nothing is loaded before `start`. Chat prompts follow the weights' own template, the default system message it
     may hold included (SmolLM2's names the model; a system message of the conversation takes its place).
@@ -68,10 +70,17 @@ class LocalModel:
         self._spec = name or DEFAULT
         self._path = path_of(self._spec)
         self._named = NAMED.get(self._spec) if not (name and self._path.exists()) else None
-        if self._named is None:
-            self.name, self.context = _identify(self._path)
-        else:
+        self._adapted: Base | None = None
+        self.context: int | None
+        if self._named is not None:
             self.name, self.context = self._named.mark, self._named.context
+        elif (self._path / "adapter_config.json").exists():
+            self._adapted = base_at(f"local:{name}", name)
+            check_kind(self._adapted, rewards=False)
+            self.name = f"{self._path.resolve().name}@{self._adapted.mark}"
+            self.context = read_if_there(Path(self._adapted.place) / "config.json").get("max_position_embeddings")
+        else:
+            self.name, self.context = _identify(self._path)
         self.endpoint = f"local:{self.name}"
         self.can = Abilities(chat=True, completion=True, scoring=True, prefill=True)
         self._tokenizer: LocalTokenizer | None = None
@@ -124,9 +133,11 @@ class LocalModel:
             path = folder_of(self._spec, genai, self._closing)
             properties = LEAN
             scheduler.cache_size = 0
-            scheduler.num_kv_blocks = self._named.cache // BLOCK
+            scheduler.num_kv_blocks = self._named.context // BLOCK
         elif self._named is not None:
             path = weights_of(self._spec, self._closing)
+        elif self._adapted is not None:
+            path = merged_file(self._adapted)
         try:
             tokenizer = self._tokenizer.tokenizer if self._tokenizer else genai.Tokenizer(path)
             pipeline = genai.ContinuousBatchingPipeline(path, tokenizer, scheduler, "CPU", **properties)
