@@ -86,6 +86,20 @@ def test_a_key_that_its_server_sends_back_goes_to_no_other(servers: dict[str, Ha
     assert [turn.critique for row in rows for turn in row.rounds] == ["I was sent ***."] * 3
 
 
+def test_four_vendors_in_one_run_see_their_own_keys(
+    servers: dict[str, Habits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The addresses and keys of their variables, as for proxies; the keys of hosts are none of theirs."""
+    vendors = dict(zip(ROLES, ("openrouter", "mistral", "gemini", "azure"), strict=True))
+    for role, vendor in vendors.items():
+        monkeypatch.setenv(f"{vendor.upper()}_BASE_URL", servers[role].url(role))
+        monkeypatch.setenv(f"{vendor.upper()}_API_KEY", key_of(role))
+        monkeypatch.delenv(f"CAI_KEY_127_0_0_1_{servers[role].port}")
+    writer, critic, reviser, judge = (f"{vendor}:tiny-{role}" for role, vendor in vendors.items())
+    generate(servers, tmp_path / "run", model=writer, critic=critic, reviser=reviser, accept=judge)
+    check_keys(servers, *ROLES)
+
+
 def test_two_writers_and_a_judge_on_three_servers_see_their_own_keys(
     servers: dict[str, Habits], tmp_path: Path
 ) -> None:

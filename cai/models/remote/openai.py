@@ -84,6 +84,7 @@ class OpenAIModel(HostedModel):
             if request.prefill:
                 messages.append({"role": "assistant", "content": request.prefill})
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
+            body |= self.habits.fields
             if count:
                 body |= self.habits.listing(count)
         else:

@@ -5,9 +5,9 @@ An entry is all that a preset takes; `source` says where its facts are documente
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cai.records import Values
@@ -24,6 +24,11 @@ def _counted(count: int) -> Values:
     return {"logprobs": count}
 
 
+# Small models would be asked conversations whose middle the router has left out.
+# https://openrouter.ai/docs/guides/features/message-transforms
+WHOLE = {"id": "context-compression", "enabled": False}
+
+
 def _from_those_who_list(count: int) -> Values:
     """A router leaves out what the server behind it does not know, unless it is told to choose another."""
     return {**alternatives(count), "provider": {"require_parameters": True}}
@@ -37,7 +42,7 @@ class Habits:
     logprobs: alternatives per token that it lists; 0: none. listing: the fields that ask for them.
     completion: continues raw text. prefill: continues a started reply (`continue_final_message`).
     openai: a name without a vendor is one of OpenAI's. thinks: a pattern of names that reason before they answer, and
-    so list no alternatives; refuses: what else these refuse or ignore.
+    so list no alternatives; refuses: what else these refuse or ignore. fields: what every chat is sent besides.
     """
 
     max_tokens: str = "max_tokens"
@@ -49,6 +54,7 @@ class Habits:
     openai: bool = False
     thinks: str = ""
     refuses: tuple[str, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 OPENAI = Habits(max_tokens="max_completion_tokens", prefill=False, openai=True)
@@ -122,7 +128,7 @@ _ALL = (
         "https://openrouter.ai/docs/api-reference/parameters",
         "openai/gpt-4.1",
         prices="openrouter",
-        habits=Habits(prefill=False, listing=_from_those_who_list),
+        habits=Habits(prefill=False, listing=_from_those_who_list, fields={"plugins": [WHOLE]}),
     ),
     Preset(
         "together",

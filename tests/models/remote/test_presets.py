@@ -39,7 +39,7 @@ OPENAIS = {"max_completion_tokens", "temperature", "stop", "seed", "logprobs", "
 USUAL = {"max_tokens", "temperature", "stop", "seed", "logprobs", "top_logprobs"}
 CONTINUED = {"continue_final_message", "add_generation_prompt"}
 TAKEN = {  # fields of a chat that a server takes besides the model and its messages; any other is refused here
-    "openrouter": USUAL | {"provider"},
+    "openrouter": USUAL | {"provider", "plugins"},
     "together": USUAL - {"top_logprobs"},
     "groq": {"max_completion_tokens", "temperature", "stop", "seed"},
     "fireworks": USUAL,
@@ -306,6 +306,11 @@ def test_a_seed_of_the_extra_body_goes_by_the_name_that_the_server_has_for_it() 
     assert open_model("mistral:m").payload(asked)["random_seed"] == 3
     nothing = open_model("mistral:m").payload(call(Request("assistant", MESSAGES), extra_body={"seed": None}))
     assert not nothing.keys() & {"seed", "random_seed"}
+
+
+def test_a_router_is_told_to_send_conversations_whole() -> None:
+    payload = open_model("openrouter:openai/gpt-4.1").payload(call(Request("assistant", MESSAGES)))
+    assert payload["plugins"] == [{"id": "context-compression", "enabled": False}]
 
 
 def test_the_key_of_a_call_is_that_of_its_preset_and_has_no_address() -> None:
