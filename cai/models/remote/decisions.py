@@ -19,8 +19,10 @@ from cai.records import Completion, Object, Request, Values
 
 OPENAI_MOST = 400  # questions in one request to OpenAI
 MOST = 64  # to any other server: what vLLM 0.33 takes of most models; OpenRouter takes 200
-# OpenAI's models with the endpoint, which its reference names; at other servers only asking shows it.
-DECIDES = re.compile(r"gpt-6-luna(?![a-z])", re.IGNORECASE)
+# OpenAI's model with the endpoint, which its reference names; elsewhere only asking shows it, but for models that do
+# nothing else, such as typesafe/jev-1.13, openai/gpt-6-luna-decisions and perplexity/pplx-decider-v1.2 of OpenRouter.
+LUNA = re.compile(r"gpt-6-luna(?![a-z])", re.IGNORECASE)
+DECIDERS = re.compile(r"(.*[/~-])?(jev|decider|decisions?)(?![a-z])", re.IGNORECASE)
 
 
 class NoDecisions(ModelStopped):
@@ -93,8 +95,8 @@ SYSTEM_ONE = ("openrouter", "sglang", "ollama")  # presets whose servers take th
 def abilities(name: str, host: str) -> Values:
     """What a model at a host can be asked, as fields of `Abilities`."""
     if host.endswith("api.openai.com"):
-        return {"decisions": OPENAI_MOST, "decides": DECIDES.match(name) is not None}
-    return {"decisions": MOST}
+        return {"decisions": OPENAI_MOST, "decides": LUNA.match(name) is not None}
+    return {"decisions": MOST, "decides": DECIDERS.match(name) is not None}
 
 
 def first_form(provider: str) -> str:

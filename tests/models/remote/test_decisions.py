@@ -328,6 +328,14 @@ def test_a_reason_of_the_server_reaches_the_user(tmp_path: Path) -> None:
         ("gpt-6-lunatic", None, OPENAI_MOST, False),
         ("gpt-4.1", None, OPENAI_MOST, False),
         ("gpt-6-luna", "http://127.0.0.1:1/v1", 64, False),
+        ("typesafe/jev-1.13", "https://openrouter.ai/api/v1", 64, True),
+        ("~typesafe/jev-latest", "https://openrouter.ai/api/v1", 64, True),
+        ("openai/gpt-6-luna-decisions", "https://openrouter.ai/api/v1", 64, True),
+        ("perplexity/pplx-decider-v1.2", "https://openrouter.ai/api/v1", 64, True),
+        ("microsoft/microsoft-decision-1", "https://openrouter.ai/api/v1", 64, True),
+        ("openai/gpt-4.1", "https://openrouter.ai/api/v1", 64, False),
+        ("Qwen/Qwen3-8B", "http://127.0.0.1:1/v1", 64, False),
+        ("indecisions-7b", "http://127.0.0.1:1/v1", 64, False),
         ("gpt-6-luna", "https://x.openai.azure.com/openai/v1", 64, False),
     ],
 )
@@ -336,6 +344,18 @@ def test_only_what_is_known_to_answer_typed_questions_is_asked_them_by_default(
 ) -> None:
     can = OpenAIModel(name, Connection(base_url=url)).can
     assert (can.decisions, can.decides) == (most, decides)
+
+
+def test_a_router_of_decision_models_is_asked_in_its_form_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-abcdefghij")
+    with serving({"s": Mode(system_one)}) as server:
+        monkeypatch.setenv("OPENROUTER_BASE_URL", server.url("s"))
+        rows = list(cai.label(PAIRS, "harmless", judge="openrouter:typesafe/jev-1.13", out=tmp_path / "out"))
+        assert {asked.path for asked in server.asked("s")} == {"/v1/systemone"}
+        assert {asked.headers["Authorization"] for asked in server.asked("s")} == {"Bearer sk-or-abcdefghij"}
+    assert all(row.protocol == "decide" and row.p_a is not None for row in rows)
 
 
 @pytest.mark.parametrize("spec", ["local", "anthropic:claude-haiku-4-5", "guard:x"])
