@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from cai.errors import UsageError
@@ -60,6 +61,7 @@ ORGANISATIONS = {
 }  # fmt: skip
 HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?$")
 HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", re.IGNORECASE)
+PATH = re.compile(r"[./~]|[A-Za-z]:[\\/]")
 KEPT = {".gguf": "local", ".jsonl": "recorded", ".gz": "recorded", ".sqlite": "recorded"}  # files that are models
 
 
@@ -101,7 +103,7 @@ def not_a_spec(spec: str, providers: Collection[str]) -> UsageError:
         return UsageError(f"a model of the hub is named without the address of its page: did you mean hf:{page[1]}?")
     if SCHEME.match(spec):
         return UsageError("a model is named before its address: write openai:NAME@http://host:8000/v1")
-    meant = meaning_of(shown.removesuffix(f"@{HIDDEN}"), providers, has_address=shown != spec)
+    meant = meaning_of(shown.removesuffix(f"@{HIDDEN}"), providers, at_address=shown != spec)
     advice = f"write PROVIDER:NAME, with one of {', '.join(providers)}"
     if meant is not None:
         advice = f"did you mean {printable(meant)}?"
@@ -111,10 +113,10 @@ def not_a_spec(spec: str, providers: Collection[str]) -> UsageError:
     return UsageError(f"no model {shown!r}: a spec begins with its provider; {advice}")
 
 
-def meaning_of(spec: str, providers: Collection[str], *, has_address: bool = False) -> str | None:
+def meaning_of(spec: str, providers: Collection[str], *, at_address: bool = False) -> str | None:
     """The spec that was probably meant by one without a known provider; None if nothing is like it."""
     text = spec.strip()
-    if has_address and ":" not in text:
+    if at_address and ":" not in text:
         return f"openai:{text}@http://…"
     if text != spec and text.partition(":")[0] in providers:
         return text
@@ -123,17 +125,18 @@ def meaning_of(spec: str, providers: Collection[str], *, has_address: bool = Fal
 
 def _of_path(text: str) -> str | None:
     """For a file or a folder: which provider opens it."""
-    if not text:
-        return None
-    path = Path(text).expanduser()
-    is_path = text.startswith((".", "/", "~")) or re.match(r"[A-Za-z]:[\\/]", text) or path.exists()
+    path = Path(text)
     if path.suffix in KEPT:
         return f"{KEPT[path.suffix]}:{text}"
-    if not is_path:
-        return None
-    if (path / "calls.sqlite").exists():
-        return f"recorded:{text}"
-    return f"local:{text}" if (path / "openvino_model.xml").exists() else f"hf:{text}"
+    with suppress(OSError, ValueError, RuntimeError):  # longer than a name may be, with a null, of an unknown user
+        path = path.expanduser()
+        if text and (path / "calls.sqlite").exists():
+            return f"recorded:{text}"
+        if text and (path / "openvino_model.xml").exists():
+            return f"local:{text}"
+        if text and path.exists():
+            return f"hf:{text}"
+    return f"hf:{text}" if PATH.match(text) else None
 
 
 def _of_provider(text: str, providers: Collection[str]) -> str | None:

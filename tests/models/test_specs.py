@@ -13,7 +13,7 @@ from cai.chat import find_spec
 from cai.errors import UsageError
 from cai.models import PROVIDERS, open_model
 from cai.models.remote.presets import PRESETS
-from cai.models.specs import has_address, parts_of, without_address
+from cai.models.specs import has_address, not_a_spec, parts_of, without_address
 
 USUAL = {
     # as their makers' documentation has them
@@ -112,6 +112,17 @@ def test_what_is_to_be_typed_names_a_provider_that_is_known() -> None:
 @pytest.mark.parametrize("name", ["sonnet", "bedrock:anthropic.claude-3", "qwen-max", "my model", ""])
 def test_a_name_that_is_like_nothing_is_refused_with_all_providers(name: str) -> None:
     assert all(f" {provider}" in refusal(name) for provider in PROVIDERS)
+
+
+@given(
+    st.one_of(
+        st.text(max_size=40),
+        st.sampled_from(["~nobody/m", "a" * 5000, "m\0", "\n", ":", "@", "/", "x" * 300 + ".gguf"]),
+    )
+)
+def test_whatever_is_typed_is_refused_in_one_line(typed: str) -> None:
+    error = not_a_spec(typed, PROVIDERS)
+    assert str(error) and "\n" not in str(error)
 
 
 def test_a_chat_and_an_evaluation_say_what_to_type_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
