@@ -106,6 +106,7 @@ class Acceptance(Record):
     """
 
     accepted: bool
+    fault: str | None  # of the revision's text, a name in `texts.hygiene.FAULTS`, so that no judge was asked
     protocol: Protocol
     votes: tuple[Vote, ...]  # under the principle of the round, and one of helpfulness
     helpfulness: Literal["constitution", "built-in"]  # whose principle of helpfulness that is

@@ -260,7 +260,7 @@ class Ask:
         text = answer.strip().removeprefix(self._templates.prefix["revise"])
         if "revise" in self._quoting:
             for stop in self._templates.stop["revise"]:
-                text = text.partition(stop)[0]
+                text = text.partition(stop)[0].strip().removesuffix(self._templates.prefix["revise"])
         return text.strip()
 
     def _question(self, name: str, principle: Principle) -> str:

@@ -15,7 +15,7 @@ from cai.folder.lines import lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.accept import ACCEPT, prefers_reply
 from cai.records import Acceptance, Values
-from cai.texts.hygiene import READ_FOR_REFUSALS
+from cai.texts.hygiene import LEARNED, READ_FOR_REFUSALS
 from cai.texts.off_task import copies
 from cai.texts.refusals import refusal
 
@@ -86,6 +86,8 @@ class RevisionCut(Cut):
 
     def _doubt(self, acceptance: Acceptance) -> Reason | None:
         """Why a comparison does not say which text is better; None: it does."""
+        if acceptance.fault is not None:
+            return acceptance.fault, f"nobody judged the revision, which {LEARNED[acceptance.fault].words}"
         if acceptance.z is None:
             problems = (reading.problem for vote in acceptance.votes for reading in (vote.ab, vote.ba))
             return "invalid_vote", next(filter(None, problems), "no vote was valid")
@@ -110,7 +112,7 @@ class RevisionCut(Cut):
         self.screens.update(screen["principle"] is not None for screen in row.get("screens", ()))
         for turn in row["rounds"]:
             acceptance = turn.get("acceptance")
-            if acceptance is not None:
+            if acceptance is not None and acceptance["fault"] is None:
                 self.accepted[acceptance["accepted"]] += 1
                 facts.count_orders(acceptance)
             facts.used[turn["principle"]] += 1
@@ -183,7 +185,7 @@ def judged_pairs(row: Row) -> Iterator[tuple[Row, Acceptance]]:
                     "model": row["models"][author],
                     "margin": margin,
                     "confidence": p,
-                    "judge": row["models"]["judge"],
+                    "judge": row["models"].get("judge"),
                     "protocol": acceptance.protocol,
                     "chosen_from": chosen_from,
                     "rejected_from": rejected_from,

@@ -46,6 +46,7 @@ def accept(
     accepted = all(p is not None and p > least for p in _beliefs(verdict.votes, verdict.z, protocol))
     return Acceptance(
         accepted=accepted,
+        fault=None,
         protocol=protocol,
         votes=verdict.votes,
         helpfulness=helpfulness,

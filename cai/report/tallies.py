@@ -45,7 +45,7 @@ class Revisions(Tally[Revision]):
             self.rounds[principle] += 1
             self.changes[principle] += each.changed
             self.verdicts[(each.verdict or NO_GATE).replace("_", " ")] += 1
-            if each.acceptance is not None:
+            if each.acceptance is not None and each.acceptance.fault is None:
                 self.compared[each.acceptance.accepted] += 1
 
     def facts(self) -> Iterator[Fact]:

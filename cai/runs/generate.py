@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from cai.calls.model import Model, check_ability, check_temperature, spec_of
 from cai.calls.protocols import choose_protocol
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle, load_constitution
-from cai.engine.asked import unshipped_words
+from cai.engine.asked import ngrams_asked, unshipped_words
 from cai.engine.gate import NO, SAID, YES, Gate, YesNo
 from cai.engine.revise import Ask, Chain, revise
 from cai.engine.screen import BASELINE, SCREEN, AskScreen, Screen, baseline
@@ -23,12 +23,13 @@ from cai.folder.run import ANEW, RunFolder, find_info
 from cai.judge.accept import ACCEPT, HELPFULNESS, accept, helpfulness_of
 from cai.judge.flows import Pair
 from cai.models import open_models
-from cai.records import Acceptance, Completion, Prompt, Request, Revision, Role, Turns, Values
+from cai.records import Acceptance, Completion, Prompt, Request, Revision, Role, Round, Turns, Values, Vote
 from cai.runs.judging import CHECKED, JudgeCheck, Judging
 from cai.runs.prompt_run import PromptRun
 from cai.runs.run import Run, Seats
 from cai.runs.settings import GATE, GenerateSettings, LabelSettings
 from cai.sources.files import Source
+from cai.texts.hygiene import faults_of
 from cai.texts.wording import counted, source_name
 from cai.weights.named import named_of
 
@@ -271,6 +272,7 @@ class Accepting:
         advice = "name another --accept, switch its thinking off, or word judge.jinja and verdict.jinja for it"
         self.judging.readable = JudgeCheck(advice, needed=self.judging.protocol != "reward")
         self.least = settings.accept_at or ACCEPT
+        self._asked = ngrams_asked(unshipped_words(law, templates))
         self._helpfulness = helpfulness_of(law)
         self._whose: Literal["constitution", "built-in"] = "constitution"
         if self._helpfulness is HELPFULNESS:
@@ -286,10 +288,21 @@ class Accepting:
     def ask(
         self, prompt: Turns, reply: str, revision: str, principle: Principle
     ) -> Generator[list[Request], list[Completion], Acceptance]:
-        """The questions about a revision, and whether it is accepted."""
+        """The questions about a revision, and whether it is accepted; none about one that no training could use."""
+        for fault in faults_of(revision, prompt[-1]["content"], self._asked):
+            return Acceptance(
+                accepted=False,
+                fault=fault,
+                protocol=self.judging.protocol,
+                votes=(),
+                helpfulness=self._whose,
+                z=None,
+                p=None,
+                rejected=revision,
+            )
         principles = tuple({each.id: each for each in (principle, self._helpfulness)}.values())
         flow = self.judging.flow(Pair(prompt, revision, reply), principles, weighted=False)
-        return accept(flow, revision, self._whose, self.judging.protocol, self.least)
+        return (yield from accept(flow, revision, self._whose, self.judging.protocol, self.least))
 
     async def play(self, driver: Driver, item: Prompt, position: int, flow: Flow[Chain]) -> Played[Chain]:
         """Play a chain; raises Unreadable if the judge's answers about the first ones cannot be read."""
@@ -300,15 +313,21 @@ class Accepting:
         except CaiError:
             readable.leave()
             raise
-        if all(turn.acceptance is None for turn in played.result.rounds):
+        if not any(_votes_in(played.result.rounds)):
             readable.leave()
         return played
 
     def watch(self, row: Revision) -> None:
         """Look at the votes in a row; raises Unreadable if those of the first ones cannot be read."""
-        for turn in row.rounds:
-            if turn.acceptance is not None:
-                self.judging.readable.watch(turn.acceptance.votes)
+        for votes in filter(None, _votes_in(row.rounds)):
+            self.judging.readable.watch(votes)
+
+
+def _votes_in(rounds: Iterable[Round]) -> Iterator[tuple[Vote, ...]]:
+    """The votes about each revision that was looked at; none if no judge was asked."""
+    for turn in rounds:
+        if turn.acceptance is not None:
+            yield turn.acceptance.votes
 
 
 def threshold_of(gate: float | bool | None, templates: Templates) -> float | None:

@@ -89,6 +89,7 @@ def test_a_question_is_one_turn_and_the_reply_is_begun_for_the_reviser() -> None
         "\nBetter.\n",
         "<new_reply>\nBetter.\n</new_reply>",
         "<new_reply>Better.",
+        "Better. <new_reply>",
         "Better.</new_reply>\nI hope this helps.",
     ],
 )

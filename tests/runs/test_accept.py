@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from habits import Answer, Asked, Habits, Mode, answer, chat, listed, says, serving
+from terminal import cai
 
 from cai.errors import Unreadable, UsageError
 from cai.judge.accept import HELPFULNESS
@@ -188,6 +189,25 @@ def test_a_revision_that_repeats_the_reply_is_not_judged(server: Habits, tmp_pat
     [row] = rows(out)
     assert row.rounds[0].acceptance is None and not row.rounds[0].changed
     assert [drop["reason"] for drop in lines(out / "dropped.jsonl")] == ["identical"]
+
+
+def test_a_revision_with_a_fault_of_its_text_is_rejected_unjudged(server: Habits, tmp_path: Path) -> None:
+    def answers(asked: Asked) -> Answer:
+        assert b"<reply_a>" not in asked.raw, "a judge was asked"
+        if b"Write only the new reply" in asked.raw:
+            return says("Here is the revised reply: Knock on the door.")(asked)
+        return chain(asked)
+
+    out = tmp_path / "out"
+    with serving({"leak": Mode(answers)}) as leaking:
+        run(leaking, out, ["Neighbour?"], "leak").finish()
+    [row] = rows(out)
+    acceptance = row.rounds[0].acceptance
+    assert acceptance is not None and (acceptance.fault, acceptance.votes, acceptance.p) == ("preamble_leak", (), None)
+    assert row.final == row.initial == "first reply"
+    assert len(lines(out / "sft.jsonl")) == 1
+    assert [(drop["stage"], drop["reason"]) for drop in lines(out / "dropped.jsonl")] == [("dpo", "preamble_leak")]
+    assert "rejected unjudged for a fault of its text: preamble_leak" in cai("show", str(out)).stdout
 
 
 def test_a_judge_in_words_votes_and_an_even_vote_keeps_the_reply(

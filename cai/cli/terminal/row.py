@@ -136,6 +136,9 @@ def _screening(screening: Screening) -> str:
 def _comparison(place: int, reply: str, turn: Round, judged: Acceptance, marked: bool) -> Iterator[Line]:
     """A revision that a judge compared with the reply before it; in the votes it is a."""
     yield f"revision {place}", _diff(reply, turn.revision or judged.rejected or "", marked)
+    if judged.fault is not None:
+        yield "", f"rejected unjudged for a fault of its text: {judged.fault}"
+        return
     verdict = "accepted" if judged.accepted else "rejected: the reply stands"
     yield "", f"{verdict}, P(it is better) {number(judged.p, '.3f')} ({judged.protocol})"
     if judged.votes:

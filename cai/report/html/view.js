@@ -203,7 +203,8 @@ function rounds(row) {
     const judged = round.acceptance ?? null;
     if (judged !== null) {
       const verdict = judged.accepted ? "accepted" : "rejected, the reply stands";
-      made.push(note(`the judge compared revision ${at + 1} with the reply: ${verdict}, p(it is better) ${number(judged.p)}`));
+      const how = `the judge compared revision ${at + 1} with the reply: ${verdict}, p(it is better) ${number(judged.p)}`;
+      made.push(note(judged.fault === null ? how : `revision ${at + 1} was rejected unjudged: ${textOf(judged.fault)}`));
       made.push(...votes(judged));
       if (judged.rejected !== null) made.push(diffBlock(`Revision ${at + 1}, rejected`, before, judged.rejected));
     } else if (round.revision === null) made.push(note("nothing to fix, says the gate: no revision"));
