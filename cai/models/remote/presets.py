@@ -65,7 +65,8 @@ class Preset:
     """A server that specs name.
 
     url: its base URL; "" if each customer has one. source: the page that documents it. model: a name for examples.
-    keys, urls: variables of the environment that may hold the key and the address, the first that is set counts.
+    keys, urls: further variables of the environment that may hold the key and the address; NAME_API_KEY and
+    NAME_BASE_URL count first.
     hosts: ends of the names of the vendor's further hosts. needs_key: whether these refuse a call without a key.
     tail: the path that is added to an address that does not end with a version, as those that people copy often do not.
     prices: what tables of prices call it; "" if they find it by its address.
@@ -90,7 +91,7 @@ class Preset:
 
     @property
     def key_variables(self) -> tuple[str, ...]:
-        return self.keys or (f"{self.name.upper()}_API_KEY",)
+        return (f"{self.name.upper()}_API_KEY", *self.keys)
 
     @property
     def url_variables(self) -> tuple[str, ...]:
@@ -177,7 +178,7 @@ _ALL = (
         "https://generativelanguage.googleapis.com/v1beta/openai",
         "https://ai.google.dev/gemini-api/docs/openai",
         "gemini-2.5-flash",
-        keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        keys=("GOOGLE_API_KEY",),
         prices="google",
         habits=Habits(seed="", logprobs=0, completion=False, prefill=False),  # a field it does not know is refused
     ),
@@ -201,7 +202,7 @@ _ALL = (
         "https://router.huggingface.co/v1",
         "https://huggingface.co/docs/inference-providers/tasks/chat-completion",
         "Qwen/Qwen3-32B:groq",
-        keys=("HF_TOKEN", "HUGGINGFACE_API_KEY"),
+        keys=("HF_TOKEN",),
         prices="huggingface",
         habits=Habits(completion=False, prefill=False),
     ),
@@ -210,7 +211,7 @@ _ALL = (
         "",
         "https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle",
         "my-deployment",
-        keys=("AZURE_OPENAI_API_KEY", "AZURE_API_KEY"),
+        keys=("AZURE_OPENAI_API_KEY",),
         urls=("AZURE_OPENAI_ENDPOINT",),
         hosts=(*_AZURE_HOSTS, ".azure-api.net"),
         key_header="api-key",

@@ -29,7 +29,7 @@ SERVERS = {
     "mistral": ("https://api.mistral.ai/v1", ["MISTRAL_API_KEY"]),
     "gemini": ("https://generativelanguage.googleapis.com/v1beta/openai", ["GEMINI_API_KEY", "GOOGLE_API_KEY"]),
     "xai": ("https://api.x.ai/v1", ["XAI_API_KEY"]),
-    "huggingface": ("https://router.huggingface.co/v1", ["HF_TOKEN"]),
+    "huggingface": ("https://router.huggingface.co/v1", ["HUGGINGFACE_API_KEY", "HF_TOKEN"]),
     "ollama": ("http://localhost:11434/v1", []),
     "lmstudio": ("http://localhost:1234/v1", []),
     "vllm": ("http://localhost:8000/v1", []),
@@ -132,8 +132,11 @@ def test_every_preset_takes_its_address_and_key_from_variables_of_its_name(
     with serving() as server:
         monkeypatch.setenv(f"{preset.name.upper()}_BASE_URL", server.url("plain"))
         monkeypatch.setenv(f"{preset.name.upper()}_API_KEY", KEY)
+        for name in (*preset.keys, *preset.urls):  # which count second
+            monkeypatch.setenv(name, "http://other")
         sent = headers_of(open_model(f"{preset.name}:m"), "", server, "plain")
     [header] = [name for name, value in sent.items() if KEY in value]
+    assert not any("other" in value for value in sent.values())
     assert (header, sent[header]) == (
         ("api-key", KEY) if preset.name == "azure" else ("Authorization", f"Bearer {KEY}")
     )
