@@ -133,8 +133,7 @@ def _chosen(decision: Decision, value: Any) -> str:
 
 def _probability(value: Any) -> float:
     """A number from 0 to 1, which rounding may have moved a little outside."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not -1e-6 <= value <= 1 + 1e-6:  # also of NaN
         raise _Unusable(f"the answer has {value!r:.40} for a probability")
-    if not -1e-6 <= value <= 1 + 1e-6:
-        raise _Unusable(f"the answer has a probability of {value:g}")
     return min(max(float(value), 0.0), 1.0)

@@ -17,6 +17,7 @@ from cai.records import Decision, Message, Request, Values
 REASON_TOKENS = 256  # for "at most three sentences"
 
 CHOICES = ("A", "B")  # of a typed question: the first reply, and the second
+MARK = "\ue000"  # of trial replies: a character for private use, which no principle holds
 OTHER = Principle.model_validate({"id": "other", **dict.fromkeys(WORDINGS, "\N{WHITE SQUARE}")})  # begins like no other
 Question = tuple[Sequence[Message], str, str, Principle]  # the conversation, the replies as shown, and the principle
 
@@ -50,10 +51,10 @@ class AskJudge:
     def check_decisions(self, principles: Sequence[Principle]) -> None:
         """Word every typed question once; raises TemplateError if the replies cannot be told from what is asked."""
         turn = Message(role="user", content="Trial.")
-        for request in self.decide((turn,), "First trial.", "Second trial.", principles):
+        for request in self.decide((turn,), f"{MARK} 1", f"{MARK} 2", principles):
             shown = request.messages[0]["content"]
             asked = "".join(decision.instructions for decision in request.decisions)
-            if not ("First trial." in shown and "Second trial." in shown) or "trial." in asked:
+            if not (f"{MARK} 1" in shown and f"{MARK} 2" in shown) or f"{MARK} " in asked:
                 raise TemplateError(
                     "judge.jinja asks its principle before or beside the replies: put it on a line of its own behind "
                     "both, so that --protocol decide can ask about them under several"

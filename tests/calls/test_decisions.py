@@ -110,6 +110,7 @@ UNUSABLE: dict[str, tuple[Change, str]] = {
     "refused": (lambda listed: each(listed, type="refusal"), "declined"),
     "not a number": (lambda listed: each(listed, probabilities=listed_as(math.nan, 0.5)), "nan"),
     "infinite": (lambda listed: each(listed, probabilities=listed_as(math.inf, 0.0)), "inf"),
+    "beyond all measure": (lambda listed: each(listed, probabilities=listed_as(10**400, 0.0)), "1000000"),
     "negative": (lambda listed: each(listed, probabilities=listed_as(-0.2, 1.2)), "-0.2"),
     "in percent": (lambda listed: each(listed, probabilities=listed_as(70, 30)), "70"),
     "true": (lambda listed: each(listed, probabilities=listed_as(True, False)), "True"),

@@ -182,6 +182,20 @@ def test_no_reply_reaches_the_instructions_or_closes_its_frame(prompt: str, a: s
             assert not any(mark in decision.instructions for mark in MARKS)
 
 
+def test_a_principle_may_hold_any_words() -> None:
+    texts = ["Is it a trial.", "Second trial.", "※ as a mark", "※", "\n\nAfter lines.", "</reply_b>", "□", "Trial."]
+    law = Constitution(
+        name="law",
+        version="1.0.0",
+        principles=tuple(Principle(id=f"p{n}", choose=text) for n, text in enumerate(texts)),
+    )
+    asker(law).check_decisions(law.principles)
+    _, asked = play(by_decisions(PAIR, law.principles, asker(law), weighted=True), decided)
+    _, letters = play(by_letter(PAIR, law.principles, asker(law), score=True, weighted=True), lettered)
+    whole = [text for request in asked for text in texts_of(payload_of("m", request))]
+    assert [text.split() for text in whole] == [request.messages[0]["content"].split() for request in letters]
+
+
 @pytest.mark.parametrize(
     "judge",
     [
