@@ -64,6 +64,7 @@ def test_conversion_keeps_metadata_and_exact_tensors_and_makes_the_rest_q8_0(tmp
     old, new = gguf_read.gguf_metadata(source), gguf_read.gguf_metadata(target)
     assert old.pop("general.file_type") == int(gguf.LlamaFileType.MOSTLY_Q4_1)
     assert new.pop("general.file_type") == int(gguf.LlamaFileType.MOSTLY_Q8_0)
+    assert (old.pop("types"), new.pop("types")) == ({"Q4_1", "Q8_0", "F32"}, {"Q8_0", "F32"})
     assert new == old
     was = {tensor.name: tensor for tensor in gguf.GGUFReader(source).tensors}
     now = {tensor.name: tensor for tensor in gguf.GGUFReader(target).tensors}
