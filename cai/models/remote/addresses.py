@@ -15,6 +15,10 @@ from cai.models.remote.failures import shown
 from cai.models.remote.presets import Preset
 
 OWN = "the address after @"
+# What an address copied from a page may have behind that of the server: the path of a call, and the version of an API
+# that had another for each.
+CALL = re.compile(r"/openai/deployments/.*|(?<=/v1)/(chat/completions|completions|responses)$")
+DATED = re.compile(r"(^|&)api-version=\d{4}-[^&]*")
 LISTENS = re.compile(r"(?<=//)(0\.0\.0\.0|\[::\])(?=[:/]|$)")  # a server's own word for everywhere
 REACHED = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
@@ -28,6 +32,8 @@ def base_of(preset: Preset, connection: Connection, version: str) -> URL:
         place, mark, query = text.strip().partition("?")
         if preset.tail:
             place = _completed(place, preset)
+            query = DATED.sub("", query).lstrip("&")
+            mark = "?" if query else ""
         return parse_base_url(place.removesuffix("/").removesuffix(version) + mark + query, source)
     raise UsageError(
         f"{preset.name}: has no address of its own: set {preset.url_variables[-1]}, such as "
@@ -47,6 +53,7 @@ def _completed(place: str, preset: Preset) -> str:
     if "://" not in place:
         place = _with_scheme(place, URL(preset.url or "https://NAME"))
     place = LISTENS.sub(lambda host: REACHED[host[0]], place).rstrip("/")
+    place = CALL.sub("", place)
     if re.search(r"/v\d\w*$", place):
         return place
     return place + preset.tail

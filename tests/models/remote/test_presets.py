@@ -170,6 +170,13 @@ def test_a_refused_key_is_said_with_the_preset_and_the_variable_that_held_it(
         ("azure:d", "AZURE_OPENAI_ENDPOINT", "acme.openai.azure.com", "https://acme.openai.azure.com/openai/v1"),
         ("azure:d", "AZURE_BASE_URL", "https://a.services.ai.azure.com/openai/v1/", "https://a.services.ai.azure.com/openai/v1"),
         ("azure:d", "AZURE_OPENAI_ENDPOINT", "https://gw.azure-api.net/team", "https://gw.azure-api.net/team/openai/v1"),
+        (
+            "azure:d", "AZURE_OPENAI_ENDPOINT",
+            "https://a.openai.azure.com/openai/deployments/d/chat/completions?api-version=2025-01-01-preview",
+            "https://a.openai.azure.com/openai/v1",
+        ),
+        ("azure:d@https://a.openai.azure.com/openai/v1/responses", "AZURE_BASE_URL", "", "https://a.openai.azure.com/openai/v1"),
+        ("ollama:m@http://h:1/v1/chat/completions", "OLLAMA_HOST", "", "http://h:1/v1"),
         ("ollama:m", "OLLAMA_HOST", "0.0.0.0", "http://127.0.0.1:11434/v1"),
         ("ollama:m", "OLLAMA_HOST", "0.0.0.0:8080", "http://127.0.0.1:8080/v1"),
         ("ollama:m", "OLLAMA_HOST", "http://0.0.0.0:8080", "http://127.0.0.1:8080/v1"),
@@ -218,6 +225,17 @@ def test_an_address_of_the_environment_is_asked(
         [(asked, _)] = server.exchanges
     assert asked.target == f"{path}/chat/completions" and asked.payload["model"] == spec.partition(":")[2]
     assert done.finish == "stop"
+
+
+def test_a_dated_version_is_left_out_of_an_address_and_the_rest_of_its_query_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving() as server:
+        place = f"http://127.0.0.1:{server.port}/plain/openai/deployments/d/chat/completions"
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", f"{place}?api-version=2024-10-21&subscription=k-1")
+        asyncio.run(ask(open_model("azure:d"), Request("assistant", MESSAGES)))
+        [(asked, _)] = server.exchanges
+    assert asked.target == "/plain/openai/v1/chat/completions?subscription=k-1"
 
 
 def test_azure_has_no_address_of_its_own() -> None:
