@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -33,12 +33,11 @@ class Teller:
     url: str
     habits: Habits
     before: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def asked(self) -> list[dict[str, Any]]:
         """What was asked since the last `forget`."""
-        return [asked.payload for asked in self.habits.asked(MODE)[self.before :]]
+        return [asked.payload for asked in self.habits.asked(MODE)[self.before :] if asked.raw]
 
     def forget(self) -> None:
         self.before = len(self.habits.asked(MODE))
@@ -50,6 +49,8 @@ def telling(longest: int = 12, odd: Odd | None = None) -> Iterator[Teller]:
     counts: dict[str, int] = {}
 
     def reply(asked: Asked) -> Answer:
+        if not asked.raw:  # which models there are, or what else the server can do
+            return answer({"error": {"message": "not found"}}, 404)
         payload = asked.payload
         last = payload["messages"][-1]["content"]
         question = orjson.dumps([payload["messages"], payload.get("seed")]).decode()

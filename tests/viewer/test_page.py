@@ -274,6 +274,29 @@ def test_rows_appear_while_the_run_is_written(opened: Open, tmp_path: Path) -> N
     assert page.complaints == []
 
 
+def test_a_row_that_is_open_gets_longer_and_stays_chosen_also_when_its_file_is_written_anew(
+    opened: Open, tmp_path: Path
+) -> None:
+    run = in_thread(make_run, tmp_path / "run", [revision(at, f"once {at}") for at in range(4)])
+    page = opened(run)
+    page.open_row("r2")
+    whole = [revision(at, f"once {at}", f"twice {at}") for at in (2, 1)]
+    lines = [row.model_dump_json().encode() + b"\n" for row in whole]
+    with (run / "revisions.jsonl").open("ab") as file:
+        file.writelines(lines)
+    page.page.locator("#row").get_by_text("twice 2").first.wait_for()
+    assert page.page.locator(".line").count() == 4
+    before = (run / "revisions.jsonl").read_bytes().splitlines(keepends=True)
+    part = run / "new"
+    part.write_bytes(b"".join([before[0], *before[3:]]))
+    part.replace(run / "revisions.jsonl")  # as at the end of a run that has grown
+    page.press("j")
+    page.page.locator("#row h2").get_by_text("r3", exact=True).wait_for()
+    page.press("k", "k")
+    page.page.locator("#row h2").get_by_text("r1", exact=True).wait_for()
+    page.page.locator("#row").get_by_text("twice 1").first.wait_for()
+
+
 def test_runs_that_come_later_leave_the_chosen_one_chosen(opened: Open, tmp_path: Path) -> None:
     for name in ("one", "two"):
         label_cuts.make_run(tmp_path / "runs" / name, [label_cuts.pair(0, z=1.0, id=name)])

@@ -196,7 +196,8 @@ async function renew(from = first()) {
   take(answer, from);
   draw();
   const { opened, number } = list;
-  if (opened !== null && isChosen(opened) && opened.number !== number) await openRow(number, the("row").scrollTop);
+  if (opened === null || number === null || opened.number === number) return;
+  await openRow(number, isChosen(opened) ? the("row").scrollTop : 0);
 }
 
 function find(values) {
