@@ -15,7 +15,7 @@ from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.asked import ngrams_asked
 from cai.errors import CaiError, UsageError
 from cai.folder.files import identity_hash
-from cai.runs.generate import GenerateRun
+from cai.runs.generate import GenerateRun, with_defaults
 from cai.runs.settings import GenerateSettings
 from cai.sources.yamlfile import make_settings as settings_of
 from cai.texts.off_task import echo
@@ -100,6 +100,33 @@ def test_what_a_setting_must_be_is_true_of_all_that_it_may_be(given: dict[str, A
 )
 def test_the_ends_of_the_ranges_are_taken(given: dict[str, Any]) -> None:
     assert make_settings(given).rounds >= 1
+
+
+@pytest.mark.parametrize(
+    ("stated", "templates"),
+    [
+        ({}, "quoted"),
+        ({"templates": "chat"}, "chat"),
+        ({"critic": "local:qwen2.5-coder-1.5b"}, "quoted"),
+        ({"critic": "openai:m"}, None),
+        ({"reviser": "local"}, None),
+        ({"model": "local"}, None),
+        ({"model": "local:smollm2-135m"}, None),
+        ({"model": "openai:qwen2.5-coder-1.5b"}, None),
+    ],
+)
+def test_a_named_model_says_what_its_chains_are_like_unless_that_is_stated(
+    stated: dict[str, Any], templates: str | None
+) -> None:
+    settings = make_settings({"model": "local:qwen2.5-coder-1.5b", **stated})
+    assert with_defaults(settings).templates == templates
+    assert with_defaults(settings).draw is None
+
+
+def test_a_file_with_the_name_of_a_model_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "qwen2.5-coder-1.5b").write_text("weights")
+    monkeypatch.chdir(tmp_path)
+    assert with_defaults(make_settings({"model": "local:qwen2.5-coder-1.5b"})).templates is None
 
 
 def test_an_unknown_setting_gets_a_suggestion() -> None:
