@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from decider import both, chance
 from habits import Habits, Mode, serving
+from stub import stub
 
 import cai
 from cai.calls.decisions import Decided
@@ -57,6 +59,24 @@ def test_a_bench_puts_typed_questions_beside_letters(server: Habits, tmp_path: P
     lines = BenchReport("gold.jsonl", tuple(results)).lines()
     assert any("logprob" in line and "decide" in line for line in lines)
     assert sum("letter mass not known" in line for line in lines) == 1
+
+
+def test_a_server_like_vllm_gives_both_protocols_the_same_probabilities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    labels: dict[str, dict[str, Any]] = {}
+    requests = []
+    with stub("--vllm") as server:
+        for protocol in ("logprob", "decide"):
+            given = {"judge": "openai:m", "base_url": f"{server.url}/v1", "out": tmp_path / protocol}
+            labels[protocol] = {row.id: row for row in cai.label(GOLD, "hhh", protocol=protocol, **given)}
+            requests.append(server.stats()["requests"])
+    assert requests == [6 * len(GOLD), 8 * len(GOLD)]
+    for name, row in labels["decide"].items():
+        assert row.p_a == pytest.approx(labels["logprob"][name].p_a, abs=1e-9)
+    asked = [call.request["payload"] for call in cai.read_calls(tmp_path / "logprob")]
+    assert all({ord("A"), ord("B")} <= {*payload["logprob_token_ids"]} for payload in asked)
 
 
 def test_a_calibration_is_bound_to_the_protocol(server: Habits, tmp_path: Path) -> None:
