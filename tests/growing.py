@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from kept import environment
 from steady import Payload, Steady, step_of
 
 LIMITS = ("max_tokens", "max_completion_tokens")
+SPENT = re.compile(rb"\| spent .*")
+KEYS = re.compile(rb',"calls":.*')
 WIDTH = 4  # calls in flight
 EXPORTS = ("sft.jsonl", "dpo.jsonl", "kto.jsonl", "dropped.jsonl", "README.md")
 
@@ -21,29 +23,32 @@ EXPORTS = ("sft.jsonl", "dpo.jsonl", "kto.jsonl", "dropped.jsonl", "README.md")
 class Even(Steady):
     """A server that answers as models do: a limit only cuts an answer, and a seed decides nothing if all is greedy.
 
-    questions: how often each was asked, limit and seed apart from it.
+    whole: how many answers were not cut.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.questions: Counter[str] = Counter()
+        self.whole = 0
 
     def respond(self, path: str, payload: Payload) -> tuple[int, dict[str, Any]] | None:
         asked = {name: value for name, value in payload.items() if name not in LIMITS}
         if not asked.get("temperature"):
             asked.pop("seed", None)
-        self.questions[json.dumps(payload, sort_keys=True)] += 1
         response = super().respond(path, asked)
-        if response is not None and response[0] == 200 and step_of(payload) in ("reply", "revision", "critique"):
-            _cut(response[1]["choices"][0], min(payload[name] for name in LIMITS if name in payload))
+        if response is not None and response[0] == 200:
+            is_text = step_of(payload) in ("reply", "revision", "critique")
+            most = min(payload[name] for name in LIMITS if name in payload)
+            self.whole += not (is_text and _is_cut(response[1]["choices"][0], most))
         return response
 
 
-def _cut(choice: dict[str, Any], most: int) -> None:
+def _is_cut(choice: dict[str, Any], most: int) -> bool:
+    """Whether an answer has more words than it may have, which are then taken away."""
     words = choice["message"]["content"].split()
     if len(words) > most:
         choice["message"]["content"] = " ".join(words[:most])
         choice["finish_reason"] = "length"
+    return len(words) > most
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,10 @@ class Bench:
         more = ["--base-url", self.server.url + "/v1", "--concurrency", str(WIDTH)]
         return partial(fork, folder=self.folder, environment=environment())([*words, *more], **end)
 
-    def label(self, source: str, out: str, principles: int) -> int:
+    def label(self, source: str, principles: int) -> int:
         """Have the replies of a run labelled; returns how many calls that takes, which a plan has said before."""
-        words = ["label", source, "-c", "harmless", "--judge", "openai:judge", "-k", str(principles), "--out", out]
+        words = ["label", source, "-c", "harmless", "--judge", "openai:judge", "-k", str(principles)]
+        words += ["--out", f"{source}-judged"]
         plan = self.type("plan", *words, "--json")
         assert plan.status == 0, plan.stderr
         before = self.server.answered
@@ -97,9 +103,14 @@ class Bench:
         return answered
 
     def exports(self, out: str) -> dict[str, bytes]:
-        """The training rows and drops of a folder; its card without the name of the folder and of the file."""
+        """The training rows of a folder, its drops without the keys of their calls, which depend on the limit, and its
+        card without what was spent and the name of the folder, which the file has.
+        """
         files = {name: self.folder / out / name for name in EXPORTS if (self.folder / out / name).exists()}
-        return {name: path.read_bytes() for name, path in files.items() if path.suffix == ".jsonl"}
+        contents = {name: path.read_bytes() for name, path in files.items()}
+        contents["README.md"] = SPENT.sub(b"", contents["README.md"].replace(out.encode(), b"OUT"))
+        contents["dropped.jsonl"] = KEYS.sub(b"", contents["dropped.jsonl"])
+        return contents
 
 
 def prompt(number: int | str, mark: str = "") -> str:

@@ -70,15 +70,7 @@ def lasting(identity: Object) -> Values:
 
 def is_same_source(there: Object, now: Object) -> bool:
     """Whether two identities name one source by its content, so that nothing of it can have moved."""
-    return there.get("source") == now.get("source") and is_named_by_content(now)
-
-
-def is_named_by_content(identity: Object) -> bool:
-    """Whether an identity tells its source from any other, so that its hash does."""
-    source = identity.get("source")
-    if isinstance(source, Mapping):
-        source = source.get("what", HASH)
-    return source is None or HASH in source
+    return there.get("source") == now.get("source") and HASH in str(now.get("source", HASH))
 
 
 def is_short(row: Object, identity: Object) -> bool:

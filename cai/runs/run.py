@@ -27,6 +27,7 @@ from cai.calls.roles import Roles
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
+from cai.folder.files import identity_hash
 from cai.folder.info import seen_from
 from cai.folder.run import RunFolder
 from cai.folder.store import cost_of
@@ -66,6 +67,7 @@ class Run(RunKind[Row]):
         self.templates, self.players, self.identity = templates, players, dict(identity)
         self.models = list({id(model): model for model in players.values()}.values())  # every model once
         self.prices = prices_of(players, settings.price, settings.max_cost)
+        identity_hash(identity)  # raises UsageError for what cannot be written down
         self._name = name
         self._out = None if settings.out is None else Path(settings.out)
         if settings.reused:

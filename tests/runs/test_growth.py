@@ -6,8 +6,10 @@ import io
 import json
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from growing import WIDTH, Asked, Bench, Even, prompt
@@ -21,14 +23,19 @@ SAMPLE = ("sample", "--model", "openai:writer")
 JUDGE = ("-c", "harmless", "--judge", "openai:judge")
 BEST = (*SAMPLE, *JUDGE)
 MARKS = ("", "", "", " [truncated revision]", " [empty critique]", " [same]", " [filtered]")
-LONG = 40  # words, which no answer has
-SHORT = 20  # which cuts some
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     with steady(Even) as server:
         yield Bench(tmp_path, server)
+
+
+def some_of(values: Iterable[Any], *places: int) -> list[Any]:
+    """Values for a test, of which those that are not at these places take too long for every time."""
+    marks = pytest.mark.slow
+    sets = enumerate(value if isinstance(value, tuple) else (value,) for value in values)
+    return [pytest.param(*values, marks=() if number in places else marks) for number, values in sets]
 
 
 def marked(numbers: range | list[int]) -> tuple[str, ...]:
@@ -71,7 +78,7 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", some_of(STEPS, 2, 4, 6))
 def test_a_run_that_grows_asks_what_is_new_and_ends_as_one_made_at_once(bench: Bench, step: str) -> None:
     before, after = STEPS[step]
     whole = check(bench, after, "whole", *GENERATE)
@@ -93,29 +100,26 @@ def planned(bench: Bench, asked: Asked, out: str, *command: str) -> int:
 
 def test_replies_and_principles_that_grow_ask_what_is_new_as_a_plan_says(bench: Bench) -> None:
     few, many = Asked(tuple(map(prompt, range(3)))), Asked(tuple(map(prompt, [4, 0, 1, 5, 2])))
-    once = check(bench, many.having(n=4), "replies-once", *SAMPLE)
-    once += bench.label("replies-once", "labels-once", 4)
-    total = 0
-    for asked, principles in [
-        (few.having(n=2), 2),
-        (many.having(n=2), 2),
-        (many.having(n=4), 2),
-        (many.having(n=4), 4),
-    ]:
-        wanted = planned(bench, asked, "replies", *SAMPLE)
-        assert check(bench, asked, "replies", *SAMPLE) == wanted
-        total += wanted + bench.label("replies", "labels", principles)
-    assert total == once
-    assert bench.exports("labels") == bench.exports("labels-once")
+    once = check(bench, many.having(n=4), "whole", *SAMPLE) + bench.label("whole", 4)
+    total = check(bench, few.having(n=2), "grown", *SAMPLE) + bench.label("grown", 2)
+    wanted = planned(bench, many.having(n=4), "grown", *SAMPLE)
+    assert check(bench, many.having(n=4), "grown", *SAMPLE) == wanted
+    assert total + wanted + bench.label("grown", 4) == once
+    grown, whole = bench.exports("grown-judged"), bench.exports("whole-judged")
+    del grown["README.md"], whole["README.md"]  # which name the run that was labelled
+    assert grown == whole
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [
-        ({"best-of": 2, "principles": 1}, {"best-of": 4, "principles": 1}),
-        ({"best-of": 2, "principles": 1}, {"best-of": 2, "principles": 3}),
-        ({"best-of": 2, "principles": 2}, {"best-of": 3, "principles": 30}),
-    ],
+    some_of(
+        [
+            ({"best-of": 2, "principles": 1}, {"best-of": 4, "principles": 1}),
+            ({"best-of": 2, "principles": 1}, {"best-of": 2, "principles": 3}),
+            ({"best-of": 2, "principles": 2}, {"best-of": 3, "principles": 30}),
+        ],
+        2,
+    ),
 )
 def test_the_best_of_more_replies_takes_the_labels_that_are_there(
     bench: Bench, before: dict[str, int], after: dict[str, int]
@@ -128,7 +132,7 @@ def test_the_best_of_more_replies_takes_the_labels_that_are_there(
     assert bench.exports("grown") == bench.exports("whole")
 
 
-@pytest.mark.parametrize("step", ["prompts before and between the others", "another round", "all at once"])
+@pytest.mark.parametrize("step", some_of(["prompts before and between the others", "another round", "all at once"], 2))
 def test_a_plan_counts_the_calls_that_a_folder_has_no_answer_to(bench: Bench, step: str) -> None:
     before, after = STEPS[step]
     plain = [
@@ -143,54 +147,79 @@ def test_a_plan_counts_the_calls_that_a_folder_has_no_answer_to(bench: Bench, st
 # Any steps, with kills
 
 
-def grown(asked: Asked, chance: random.Random, fresh: Iterator[int]) -> Asked:
-    """One step further."""
-    step = chance.choice(["prompts", "prompts", "limit", "rounds", "shuffle", "nothing"])
-    if step == "prompts":
-        lines = list(asked.prompts)
-        for _ in range(chance.randint(1, 3)):
-            [line] = marked([next(fresh)])
-            lines.insert(chance.randint(0, len(lines)), line)
-        return Asked(tuple(lines), asked.options)
-    if step == "shuffle":
-        return Asked(tuple(chance.sample(asked.prompts, len(asked.prompts))), asked.options).having(limit=None)
-    if step == "limit":
-        return asked.having(limit=None)
-    if step == "rounds":
-        return asked.having(rounds=int(asked.option("rounds") or 1) + 1)
-    return asked
+class Walk:
+    """A run that grows by steps that chance chooses, some of which are killed once or twice.
 
+    killed: how often it was killed.
+    """
 
-def walk(bench: Bench, seed: int, steps: int, kills: bool) -> None:
-    """Grow a run by steps that chance chooses, some of which are killed once or twice, and compare it at its end."""
-    chance = random.Random(seed)
-    fresh = iter(range(4, 1000))
-    asked = Asked(marked(range(4))).having(rounds=1, limit=3)
-    killed = 0
-    for _ in range(steps):
-        asked = grown(asked, chance, fresh)
-        for _ in range(chance.choice([0, 1, 2]) if kills else 0):
-            place = chance.choice([*PLACES, *OF_MOVES])
-            ended = bench.run(asked, "grown", *GENERATE, place=place, nth=chance.randint(1, 4))
+    def __init__(self, bench: Bench, seed: int, asked: Asked) -> None:
+        self.bench, self.asked = bench, asked
+        self.chance = random.Random(seed)
+        self.fresh = iter(range(4, 1000))
+        self.killed = 0
+
+    def prompts(self) -> None:
+        """More of them, anywhere."""
+        lines = list(self.asked.prompts)
+        for line in marked([next(self.fresh) for _ in range(self.chance.randint(1, 3))]):
+            lines.insert(self.chance.randint(0, len(lines)), line)
+        self.asked = Asked(tuple(lines), self.asked.options)
+
+    def order(self) -> None:
+        """Another order, of all of them."""
+        lines = tuple(self.chance.sample(self.asked.prompts, len(self.asked.prompts)))
+        self.asked = Asked(lines, self.asked.options).having(limit=None)
+
+    def more(self, option: str, by: int = 1) -> None:
+        self.asked = self.asked.having(**{option: int(self.asked.option(option) or 1) + by})
+
+    def play(self, asked: Asked, out: str, *command: str) -> None:
+        """Run a command, which may be killed before it succeeds, or instead."""
+        for _ in range(self.chance.choice([0, 1, 2])):
+            place = self.chance.choice([*PLACES, *OF_MOVES])
+            ended = self.bench.run(asked, out, *command, place=place, nth=self.chance.randint(1, 4))
             assert ended.status in (0, -signal.SIGKILL), ended.stderr
-            killed += ended.status != 0
-        if chance.random() < 0.7:
-            check(bench, asked, "grown", *GENERATE)
-    asked = asked.having(limit=None)
-    check(bench, asked, "grown", *GENERATE)
-    answered = bench.server.answered
-    whole = check(bench, asked, "whole", *GENERATE)
-    assert whole <= answered <= whole + killed * WIDTH
-    assert bench.exports("grown") == bench.exports("whole")
+            self.killed += ended.status != 0
+        if self.chance.random() < 0.7:
+            check(self.bench, asked, out, *command)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
-@pytest.mark.parametrize("kills", [False, True])
-def test_any_steps_in_any_order_ask_what_one_run_asks_and_give_its_rows(bench: Bench, seed: int, kills: bool) -> None:
-    walk(bench, seed, steps=5, kills=kills)
+def check_same(bench: Bench, before: int, killed: int, grown: str, whole: str) -> None:
+    """Compare what two runs asked and gave; before: how many answers were not cut before the second one began."""
+    assert bench.server.whole - before <= before <= bench.server.whole - before + killed * WIDTH
+    assert bench.exports(grown) == bench.exports(whole)
 
 
-@pytest.mark.parametrize("place", OF_MOVES)
+@pytest.mark.parametrize("seed", some_of(range(12), 0))
+def test_any_steps_in_any_order_ask_what_one_run_asks_and_give_its_rows(bench: Bench, seed: int) -> None:
+    asked = Asked(marked(range(4))).having(rounds=1, limit=3, retry="truncated", **{"max-tokens": 18})
+    walk = Walk(bench, seed, asked)
+    steps = [walk.prompts, walk.order, partial(walk.more, "rounds"), partial(walk.more, "max-tokens", 6)]
+    for _ in range(5):
+        walk.chance.choice(steps)()
+        walk.play(walk.asked, "grown", *GENERATE)
+    check(bench, walk.asked.having(limit=None), "grown", *GENERATE)
+    before = bench.server.whole
+    check(bench, walk.asked.having(limit=None), "whole", *GENERATE)
+    check_same(bench, before, walk.killed, "grown", "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_any_steps_of_replies_and_their_labels_ask_what_one_run_asks_and_give_its_rows(bench: Bench, seed: int) -> None:
+    walk = Walk(bench, seed, Asked(marked(range(3))).having(**{"best-of": 2, "principles": 1}))
+    steps = [walk.prompts, walk.order, partial(walk.more, "best-of"), partial(walk.more, "principles", 2)]
+    for _ in range(5):
+        walk.chance.choice(steps)()
+        walk.play(walk.asked, "grown", *BEST)
+    check(bench, walk.asked, "grown", *BEST)
+    before = bench.server.whole
+    check(bench, walk.asked, "whole", *BEST)
+    check_same(bench, before, walk.killed * 2, "grown", "whole")
+
+
+@pytest.mark.parametrize("place", some_of(OF_MOVES, 1, 2))
 def test_a_kill_while_prompts_are_moved_loses_none_and_asks_nothing_twice(bench: Bench, place: str) -> None:
     before, after = STEPS["prompts before and between the others"]
     first = check(bench, before, "grown", *GENERATE)

@@ -205,7 +205,7 @@ def test_what_decides_no_label_may_change(done: Path, change: dict[str, Any]) ->
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"seed": 1}, "seed is 0 there, 1 now"), ({"principles": 2}, "binding.principles is 3 there, 2 now"),
+    [({"seed": 1}, "seed is 0 there, 1 now"), ({"principles": 2}, "it has --principles 3, and 2 is less"),
      ({"protocol": "vote"}, "binding.protocol is 'score' there, 'vote' now"), ({"extra_body": {"x": 1}}, "extra_body"),
      ({"pairing": "final"}, "pairing is 'all' there, 'final' now"), ({"templates": "fewshot"}, "binding.templates")],
 )  # fmt: skip

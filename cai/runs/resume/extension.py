@@ -13,7 +13,7 @@ from typing import Any
 
 from cai.errors import CaiError
 from cai.folder.files import identity_hash
-from cai.folder.growth import growth, is_named_by_content, is_same_source, lasting, refusals
+from cai.folder.growth import HASH, growth, is_same_source, lasting, refusals
 from cai.folder.moves import Moves
 from cai.folder.rows import kind_of
 from cai.folder.run import find_info
@@ -22,6 +22,7 @@ from cai.records import Object, Values
 from cai.texts.wording import counted
 
 RUNS = Path("runs")
+NAMED = (HASH, "'run'")  # stands in what an identity says of a source that its hash tells from any other
 
 
 def folder_of(run: Any, name: str) -> Path:
@@ -41,7 +42,7 @@ def folder_of(run: Any, name: str) -> Path:
             found.append((len(refusals(there, run.identity)), len(growth(there, run.identity)), -_inputs(info), path))
     if found:
         return min(found)[-1]
-    if is_named_by_content(run.identity):
+    if any(word in str(run.identity.get("source")) for word in NAMED):
         return new
     names = itertools.chain([new.name], (f"{new.name}-{number}" for number in itertools.count(2)))
     return next(path for path in map(new.with_name, names) if not path.exists())
