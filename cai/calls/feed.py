@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
@@ -100,27 +101,24 @@ class Again(Generic[T]):
         self._lock = threading.Lock()
 
     def release(self) -> None:
-        """Keep nothing more."""
-        with self._lock:
-            self._is_released = True
+        """Keep nothing more. Does not wait for a reader, who may be waiting for the next item."""
+        self._is_released = True
 
     def __iter__(self) -> Iterator[T]:
         place = 0
-        while True:
-            with self._lock:
-                if place < len(self._kept):
-                    item = self._kept[place]
-                    if self._is_released:
-                        self._kept[place] = None
-                else:
-                    try:
-                        item = next(self._items)
-                    except StopIteration:
-                        return
-                    if not self._is_released:
-                        self._kept.append(item)
+        while place < len(self._kept) or self._read(place):
+            item = self._kept[place]
+            if self._is_released:
+                self._kept[place] = None  # its place, of 8 bytes, stays
             place += 1
             yield item
+
+    def _read(self, place: int) -> bool:
+        """Read an item more, unless another reader has done so; whether there is one."""
+        with self._lock:
+            if place == len(self._kept):
+                self._kept += itertools.islice(self._items, 1)
+            return place < len(self._kept)
 
 
 async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: int) -> AsyncGenerator[R, None]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import queue
+import threading
 from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 from fakes import gone
 
-from cai.calls.feed import READ_AHEAD, Feed
+from cai.calls.feed import READ_AHEAD, Again, Feed
 
 
 def items_of(feed: Feed[int]) -> AsyncGenerator[int, None]:
@@ -126,3 +127,36 @@ def test_closing_lets_takers_go_while_the_source_blocks() -> None:
     asyncio.run(main())
     door.put(1)  # the reader wakes after its loop is closed, and goes
     gone("cai-source")
+
+
+# Sources that can be read once
+
+
+def test_all_readers_get_every_item_of_a_source_that_can_be_read_once() -> None:
+    again = Again(iter(range(10)))
+    first = iter(again)
+    assert list(itertools.islice(first, 4)) == [0, 1, 2, 3]
+    assert list(again) == list(range(10))
+    again.release()
+    assert list(first) == [4, 5, 6, 7, 8, 9]
+
+
+def test_a_source_that_says_nothing_holds_no_other_reader() -> None:
+    waiting, said = threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        yield from (1, 2)
+        waiting.set()
+        said.wait()
+        yield 3
+
+    again = Again(source())
+    read: list[int] = []
+    reader = threading.Thread(target=lambda: read.extend(again))
+    reader.start()
+    waiting.wait()
+    assert list(itertools.islice(again, 2)) == [1, 2]
+    again.release()
+    said.set()
+    reader.join()
+    assert read == [1, 2, 3]
