@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from cai.folder.files import (
 )
 from cai.folder.growth import Growth, growth, is_same_source, refusals
 from cai.folder.info import content_of
-from cai.folder.lines import DROPPED, PAIR_BITS, lines_in_order, read_drops, reading
+from cai.folder.lines import DROPPED, PAIR_BITS, lines_in_order, position_of, read_drops, reading
 from cai.folder.moves import Moves
 from cai.folder.recovery import recover
 from cai.folder.rows import DONE, DROPS, GROWS, NOTHING, RETRIED, ROWS, TRAINING_FILES, digest_of, kind_of, names_of
@@ -155,6 +156,13 @@ class RunFolder:
         """Whether the row at a position is finished, and not one that is still to grow."""
         entry = self.store.rows.state(position)
         return entry is not None and entry[1] == DONE
+
+    def first_rows(self, most: int) -> list[Any]:
+        """The first finished rows of an earlier session in the order of the file, without those that are to grow."""
+        path = self.path / self.rows_file
+        with reading(path), path.open("rb") as file:
+            finished = (line for line in file if self.is_finished(position_of(line, path.name)))
+            return list(map(self._kind.row.model_validate_json, islice(finished, most)))
 
     # Items
 

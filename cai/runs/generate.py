@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
@@ -18,7 +17,6 @@ from cai.engine.revise import Ask, Chain, revise
 from cai.engine.screen import BASELINE, SCREEN, AskScreen, Screen, baseline
 from cai.engine.templates import Templates, load_templates
 from cai.errors import CaiError, RunError, UsageError
-from cai.folder.lines import reading
 from cai.folder.run import ANEW, RunFolder, find_info
 from cai.judge.accept import ACCEPT, HELPFULNESS, accept, helpfulness_of
 from cai.judge.flows import Pair
@@ -144,10 +142,8 @@ class GenerateRun(PromptRun[Revision]):
         drivers = await super().begin(folder)
         if self._acceptance is not None:
             await self._acceptance.judging.prepare()
-            path = folder.path / folder.rows_file
-            with reading(path), path.open("rb") as file:
-                for line in itertools.islice(file, CHECKED):
-                    self._acceptance.watch(Revision.model_validate_json(line))
+            for row in folder.first_rows(CHECKED):
+                self._acceptance.watch(row)
         return drivers
 
     def kept(self, row: Revision) -> None:

@@ -19,7 +19,6 @@ from cai.errors import RowDropped
 from cai.export.options import ExportOptions
 from cai.export.pairings import PAIRINGS
 from cai.export.pairs import filters_of
-from cai.folder.lines import reading
 from cai.folder.run import RunFolder
 from cai.judge.flows import belief
 from cai.judge.votes import LABELS, has_human_labels, votes_of_run
@@ -150,9 +149,8 @@ class LabelRun(Run[Label]):
         if self._target is not None:
             filters = filters_of(ExportOptions(**self.cut_options()), self.calibration)
             self._target.read(path, filters, folder.is_finished)
-        with reading(path), path.open("rb") as file:
-            for line in itertools.islice(file, CHECKED):
-                self.judging.readable.watch(Label.model_validate_json(line).votes)
+        for row in folder.first_rows(CHECKED):
+            self.judging.readable.watch(row.votes)
         return drivers
 
     async def play(self, drivers: list[Driver], item: Contest, position: int) -> Label:

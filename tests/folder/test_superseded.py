@@ -163,6 +163,17 @@ def test_a_folder_of_a_version_that_left_no_note_is_looked_through_once(tmp_path
     assert lines(tmp_path, NAME) == [0, 1]
 
 
+@pytest.mark.parametrize("most", [1, 3, 9])
+def test_what_is_to_grow_does_not_show_whether_a_model_can_be_read(tmp_path: Path, most: int) -> None:
+    """A judge whose answers were cut gets a higher limit: its old ones must not stop the run again."""
+    make_run(tmp_path, [outcome(at, 1) for at in range(6)])
+    run = RunFolder(tmp_path, IDENTITY)
+    for at in (0, 1, 4):
+        run.store.rows.mark(at, digest_of(None, revision(at).prompt), GROWS)
+    assert [row.position for row in run.first_rows(most)] == [2, 3, 5][:most]
+    run.close()
+
+
 # Files that are read as any other file of records
 
 

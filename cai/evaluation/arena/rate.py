@@ -17,7 +17,7 @@ from cai.engine.levels import Grade
 from cai.engine.templates import load_templates
 from cai.errors import CaiError, UsageError
 from cai.evaluation.arena.arena import Arena
-from cai.folder.lines import PAIR_BITS, read_rows, reading
+from cai.folder.lines import PAIR_BITS, read_rows
 from cai.folder.run import RunFolder
 from cai.records import Candidates, ConstitutionRef, Entry, Object, Place, Protocol, Rating, Values
 from cai.runs.judging import CHECKED, JudgeCheck
@@ -103,10 +103,8 @@ class RateRun(Run[Rating]):
         if self.rater.listed and isinstance(model, ListsTokens):
             await model.list_tokens(self.rater.listed)
         self.readable = JudgeCheck(self.rater.advice, wanted=self.rater.wanted, unit="ratings")
-        path = folder.path / folder.rows_file
-        with reading(path), path.open("rb") as file:
-            for line in itertools.islice(file, CHECKED):
-                self.kept(Rating.model_validate_json(line))
+        for row in folder.first_rows(CHECKED):
+            self.kept(row)
         return drivers
 
     async def play(self, drivers: list[Driver], item: Entry, position: int) -> Rating:
