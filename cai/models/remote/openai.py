@@ -9,7 +9,7 @@ from functools import partial
 
 from cai.calls.model import Call, Connection, check_temperature
 from cai.calls.protocols import choose_protocol
-from cai.errors import CallRejected, FieldRefused, ModelError, UsageError
+from cai.errors import CallRejected, FieldRefused, ModelError, UnknownModel, UsageError
 from cai.models.remote import decisions
 from cai.models.remote.envelope import known, read_choice
 from cai.models.remote.failures import Failure
@@ -181,8 +181,12 @@ class OpenAIModel(HostedModel):
     def error(self, answer: Failure, payload: Values) -> ModelError:
         """The error that an answer means; of typed questions also that the server takes none."""
         error = super().error(answer, payload)
-        if "questions" not in payload or not decisions.lacks_decisions(answer, meaning_of(answer, payload)):
+        if "questions" not in payload:
             return error
         instead = choose_protocol(None, replace(self.can, decides=False), self.spec)
-        problem = f"{self.spec}: this server has no /decisions: use --protocol {instead}"
-        return decisions.NoDecisions(f"{problem} ({error})")
+        if decisions.lacks_decisions(answer, meaning_of(answer, payload)):
+            problem = f"{self.spec}: this server has no /decisions: use --protocol {instead}"
+            return decisions.NoDecisions(f"{problem} ({error})")
+        if isinstance(error, UnknownModel):
+            return UnknownModel(f"{error}; others may be asked with --protocol {instead}")
+        return error
