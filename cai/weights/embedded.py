@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -82,6 +83,14 @@ def folder_of(name: str, genai: Any, stop: Event | None = None) -> Path:
             f"cannot write {target}: {reason_of(error)}; it takes {3 * file.stat().st_size / 1e6:,.0f} MB there"
         ) from error
     return target
+
+
+def missing_weights(specs: Collection[str]) -> Iterator[str]:
+    """What a run of these models has to download first, in words. specs: with the names that rows have."""
+    for name, model in NAMED.items():
+        folder = cache_folder() / f"{Path(model.file).stem}-openvino"
+        if f"local:{model.mark}" in specs and not folder.exists() and not (cache_folder() / model.file).exists():
+            yield f"local:{name} is not in the cache: {model.size / 1e6:,.0f} MB are downloaded once"
 
 
 def _is_whole(target: Path, model: Named) -> bool:
