@@ -36,19 +36,18 @@ class Even(Steady):
             asked.pop("seed", None)
         response = super().respond(path, asked)
         if response is not None and response[0] == 200:
-            is_text = step_of(payload) in ("reply", "revision", "critique")
-            most = min(payload[name] for name in LIMITS if name in payload)
-            self.whole += not (is_text and _is_cut(response[1]["choices"][0], most))
+            choice = response[1]["choices"][0]
+            if step_of(payload) in ("reply", "revision", "critique"):
+                _cut(choice, min(payload[name] for name in LIMITS if name in payload))
+            self.whole += choice["finish_reason"] != "length"
         return response
 
 
-def _is_cut(choice: dict[str, Any], most: int) -> bool:
-    """Whether an answer has more words than it may have, which are then taken away."""
+def _cut(choice: dict[str, Any], most: int) -> None:
     words = choice["message"]["content"].split()
     if len(words) > most:
         choice["message"]["content"] = " ".join(words[:most])
         choice["finish_reason"] = "length"
-    return len(words) > most
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,20 @@ def test_rows_are_kept_without_any_calls_if_the_store_was_taken_away(
     assert opened(tmp_path) == ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
 
 
+def test_rows_that_were_still_to_grow_are_played_again_if_the_store_was_taken_away(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    longer = IDENTITY | {"rounds": 3}
+    run = RunFolder(tmp_path, longer)
+    run.grow()
+    run.write_info()
+    run.close()
+    (tmp_path / "calls.sqlite").unlink()
+    run = RunFolder(tmp_path, longer)
+    assert [state for _, _, state in run.store.rows.states()] == ["grows"] * 3
+    assert run.counts() == {"rows": 3, "dropped": {}}
+    run.close()
+
+
 def test_a_drop_that_the_journal_does_not_know_is_believed(tmp_path: Path) -> None:
     fill(tmp_path, range(2))
     with (tmp_path / "dropped.jsonl").open("ab") as file:

@@ -277,6 +277,19 @@ def test_a_command_without_out_finds_the_folder_that_it_extends_and_says_by_what
     assert len(list((bench.folder / "runs").iterdir())) == 4
 
 
+# Ids
+
+
+def test_a_row_whose_id_an_earlier_prompt_takes_is_made_again_under_another_name(bench: Bench) -> None:
+    later, earlier = (json.dumps({"id": "same", "prompt": text}) for text in ("One?", "Zero?"))
+    check(bench, Asked((later, prompt(1))), "grown", *GENERATE)
+    for prompts in ((earlier, later, prompt(1)), (later, prompt(1), earlier)):
+        check(bench, Asked(prompts), "grown", *GENERATE)
+        check(bench, Asked(prompts), f"whole-{prompts.index(earlier)}", *GENERATE)
+        grown, whole = bench.exports("grown"), bench.exports(f"whole-{prompts.index(earlier)}")
+        assert (grown["sft.jsonl"], grown["dpo.jsonl"]) == (whole["sft.jsonl"], whole["dpo.jsonl"])
+
+
 # What is refused
 
 
