@@ -23,6 +23,8 @@ EXPORTS = ("sft.jsonl", "dpo.jsonl", "kto.jsonl", "dropped.jsonl", "README.md")
 class Even(Steady):
     """A server that answers as models do: a limit only cuts an answer, and a seed decides nothing if all is greedy.
 
+    Nor does it decide a vote, so that a run made at once has those of one that grew.
+
     whole: how many answers were not cut.
     """
 
@@ -32,7 +34,7 @@ class Even(Steady):
 
     def respond(self, path: str, payload: Payload) -> tuple[int, dict[str, Any]] | None:
         asked = {name: value for name, value in payload.items() if name not in LIMITS}
-        if not asked.get("temperature"):
+        if not asked.get("temperature") or step_of(payload) == "judge":
             asked.pop("seed", None)
         response = super().respond(path, asked)
         if response is not None and response[0] == 200:
@@ -88,17 +90,18 @@ class Bench:
         more = ["--base-url", self.server.url + "/v1", "--concurrency", str(WIDTH)]
         return partial(fork, folder=self.folder, environment=environment())([*words, *more], **end)
 
-    def label(self, source: str, principles: int) -> int:
+    def label(self, source: str, principles: int, protocol: str = "logprob") -> int:
         """Have the replies of a run labelled; returns how many calls that takes, which a plan has said before."""
         words = ["label", source, "-c", "harmless", "--judge", "openai:judge", "-k", str(principles)]
-        words += ["--out", f"{source}-judged"]
+        words += ["--protocol", protocol, "--out", f"{source}-judged"]
         plan = self.type("plan", *words, "--json")
         assert plan.status == 0, plan.stderr
         before = self.server.answered
         ended = self.type(*words, "--min-confidence", "0.5")
         assert ended.status == 0, ended.stderr
         answered = self.server.answered - before
-        assert json.loads(plan.stdout)["calls"] == answered
+        if protocol != "vote":  # which asks again while the votes are split
+            assert json.loads(plan.stdout)["calls"] == answered
         return answered
 
     def exports(self, out: str) -> dict[str, bytes]:

@@ -95,9 +95,10 @@ class Judging:
     def asked_before(self, call: Call, counts: Sequence[int]) -> Iterator[Call]:
         """A question as it was when fewer principles were drawn: it had another number then, and so another seed.
 
-        Only a greedy one, whose answer no seed decides. counts: how many were drawn in earlier sessions.
+        A greedy answer follows from no seed, and a drawn one is as good a draw. counts: how many were drawn in earlier
+        sessions.
         """
-        if call.temperature > 0 or not counts:
+        if not counts:
             return
         now = self._drawn(call.row, self._settings.principles)
         wave, place = divmod(call.index, 2 * len(now))

@@ -98,13 +98,14 @@ def planned(bench: Bench, asked: Asked, out: str, *command: str) -> int:
     return calls
 
 
-def test_replies_and_principles_that_grow_ask_what_is_new_as_a_plan_says(bench: Bench) -> None:
+@pytest.mark.parametrize("protocol", ["logprob", pytest.param("vote", marks=pytest.mark.slow)])
+def test_replies_and_principles_that_grow_ask_what_is_new_as_a_plan_says(bench: Bench, protocol: str) -> None:
     few, many = Asked(tuple(map(prompt, range(3)))), Asked(tuple(map(prompt, [4, 0, 1, 5, 2])))
-    once = check(bench, many.having(n=4), "whole", *SAMPLE) + bench.label("whole", 4)
-    total = check(bench, few.having(n=2), "grown", *SAMPLE) + bench.label("grown", 2)
+    once = check(bench, many.having(n=4), "whole", *SAMPLE) + bench.label("whole", 4, protocol)
+    total = check(bench, few.having(n=2), "grown", *SAMPLE) + bench.label("grown", 2, protocol)
     wanted = planned(bench, many.having(n=4), "grown", *SAMPLE)
     assert check(bench, many.having(n=4), "grown", *SAMPLE) == wanted
-    assert total + wanted + bench.label("grown", 4) == once
+    assert total + wanted + bench.label("grown", 4, protocol) == once
     grown, whole = bench.exports("grown-judged"), bench.exports("whole-judged")
     del grown["README.md"], whole["README.md"]  # which name the run that was labelled
     assert grown == whole
