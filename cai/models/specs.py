@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cai.errors import UsageError
 from cai.texts.wording import close_to, printable
+from cai.weights.named import NAMED
 
 ADDRESS = re.compile(r"@(?=[a-z][a-z0-9+.-]*://)", re.IGNORECASE)  # before the address in NAME@http://host/v1
 # An address without its http://: a port or an API's version is behind the host, as not behind a revision or a date.
@@ -158,6 +159,8 @@ def _of_provider(text: str, providers: Collection[str]) -> str | None:
 def _of_name(text: str) -> str | None:
     """For the name of a model alone: who serves models of that name."""
     name, colon, tag = text.partition(":")
+    if text.lower() in NAMED:
+        return f"local:{text.lower()}"
     if colon and "/" in name:
         return f"{'openrouter' if tag in ('free', 'nitro', 'floor', 'online') else 'huggingface'}:{text}"
     for provider, names in MAKERS.items():

@@ -59,6 +59,8 @@ USUAL = {
     "Llama-3.1-8B-Instruct": "hf:meta-llama/Llama-3.1-8B-Instruct",
     "Qwen/Qwen3-32B:groq": "huggingface:Qwen/Qwen3-32B:groq",
     "smollm2": "local",
+    "qwen2.5-coder-1.5b": "local:qwen2.5-coder-1.5b",
+    "SmolLM2-135M": "local:smollm2-135m",
     # as routers and other tools have them
     "openai/gpt-4.1": "openai:gpt-4.1",
     "openai/gpt-4.1:free": "openrouter:openai/gpt-4.1:free",
