@@ -17,6 +17,7 @@ from cai.cli.terminal import console as module
 from cai.cli.terminal.console import example, show, summary, word_diff
 from cai.records import Revision
 from cai.runs.generate import GenerateRun
+from cai.runs.settings import GenerateSettings
 from cai.texts.wording import clock, printable
 
 HOSTILE = "[red]loud[/red] :smile: \x1b[31mred\x1b[0m \x1b]0;title\x07 \u202eback\u2066 \r\x08over \ud800 \x9b31m"
@@ -54,6 +55,7 @@ def run(**fields: Any) -> Any:
     known = {"tally": Tally(), "finished": 0, "skipped": 0, "dropped": Counter(), "info": info, "example": None}
     known |= {"next_steps": lambda folder: iter([f"cut them again with: cai export {folder}"])}
     more = {"stopped": None, "out": Path("runs/a"), "unit": "prompt", "outcome": "row kept"}
+    more |= {"settings": GenerateSettings(max_tokens=400)}
     return SimpleNamespace(
         **known | more | {"cut": None, "resumable": True, "total": None, "shown": GenerateRun.shown} | fields
     )
@@ -196,7 +198,8 @@ def test_the_summary_tells_counts_costs_drops_and_the_next_command() -> None:
     assert "revision   " in told
     assert "1,200 rows kept, 8 dropped; 6,000 calls, 1,234,567 tokens in and 89 out, $1.5000, 1:01" in told
     assert told.index("5 empty") < told.index("3 truncated")
-    assert "dropped.jsonl" in told
+    assert "dropped 3 truncated: see runs/a/dropped.jsonl; ask again with --max-tokens 800 --retry truncated" in told
+    assert "reused" not in told and "other runs" not in told
     assert "7 prompts already done in an earlier session" in told
     assert told.endswith("cut them again with: cai export runs/a")
 
@@ -204,6 +207,12 @@ def test_the_summary_tells_counts_costs_drops_and_the_next_command() -> None:
 @pytest.mark.parametrize(("cost", "told"), [(None, ", price unknown,"), (0.0, ", free,"), (1234.5, ", $1,234.5000,")])
 def test_the_summary_tells_what_is_known_of_the_cost(cost: float | None, told: str) -> None:
     assert told in shown(summary(run(info=run().info | {"cost_usd": cost})))
+
+
+def test_the_summary_counts_answers_of_other_runs() -> None:
+    told = shown(summary(run(info=run().info | {"reused": 1, "dropped": {"model_error": 2}})))
+    assert "1 answer came from other runs (--reuse), and cost nothing here" in told
+    assert "dropped 2 model_error: see runs/a/dropped.jsonl\n" in told  # which is tried again by itself
 
 
 def test_a_run_that_was_stopped_says_how_to_go_on() -> None:
