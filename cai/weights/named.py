@@ -88,7 +88,7 @@ NAMED = {
         license="Apache-2.0",
         size=1_117_320_768,
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
-        context=12_288,  # of the 32,768 that it was trained with: keys and values of these take 0.3 GB
+        context=8192,  # of the 32,768 that it was trained with: keys and values of these take 0.2 GB
         exact=True,
         # Turn by turn it mixes up the roles: of 12 chains, 9 ended in what is no reply to the prompt; quoted, 2.
         chain={"templates": "quoted"},

@@ -85,6 +85,37 @@ def test_a_payload_holds_what_decides_the_answer_and_nothing_else() -> None:
     assert model.payload(scored) == {"messages": [{"role": "user", "content": "hi"}], "score": [" A", " B"]}
 
 
+def test_a_model_has_the_name_of_its_file_however_it_is_named() -> None:
+    assert LocalModel("smollm2-135m").payload(call("hi", temperature=0.7)) == LocalModel("").payload(
+        call("hi", temperature=0.7)
+    )
+    assert LocalModel("smollm2-135m").name == NAME == "SmolLM2-135M-Instruct-Q8_0@b179c9523d0e"
+    assert LocalModel("qwen2.5-coder-1.5b").name == "Qwen2.5-Coder-1.5B-Instruct-Q4_K_M@cc324af070c2"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("qwen2.5-coder-15b", "did you mean 'qwen2.5-coder-1.5b'"),
+        ("smollm2", "did you mean 'smollm2-135m'"),
+        ("SmolLM2-135M", "did you mean 'smollm2-135m'"),
+        ("gpt-4.1", "known: smollm2-135m, qwen2.5-coder-1.5b"),
+    ],
+)
+def test_a_name_that_is_not_known_is_one_line_with_those_that_are(name: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=hint) as caught:
+        LocalModel(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_of_the_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "smollm2-135m").write_bytes(b"mine")
+    with pytest.raises(InputError, match="is not a GGUF file"):
+        LocalModel("smollm2-135m")
+    assert LocalModel("").name == NAME  # which is no path
+
+
 def test_an_unknown_sampling_setting_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match=r"no setting 'topp'.*did you mean 'top_p'"):
         LocalModel("").payload(call("hi", extra_body={"topp": 0.9}))
