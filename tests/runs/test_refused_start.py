@@ -71,7 +71,7 @@ REFUSALS: dict[
     str, tuple[str, Change, dict[str, str], str]
 ] = {  # model, change of the words, environment, what is said
     "no key": ("openai:gpt-4.1-mini", plus(), {}, "set the environment variable OPENAI_API_KEY"),
-    "no such provider": ("opnai:m", plus(), {}, "did you mean 'openai'?"),
+    "no such provider": ("opnai:m", plus(), {}, r"did you mean openai:m\?"),
     "no name": ("openai:", plus(), {}, "names no model"),
     "no such model": ("hf:nothing/there", plus(), {"HF_HUB_OFFLINE": "1"}, "nothing/there"),
     "no such file": ("local:nowhere.gguf", plus(), {}, "nowhere.gguf"),
