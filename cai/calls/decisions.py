@@ -35,9 +35,16 @@ class _Unusable(Exception):
 def read_decisions(text: str, decisions: Sequence[Decision]) -> list[Decided]:
     """What a completion's text says of each question; an answer is found by its name, else by its place.
 
-    One that is missing, refused or contradicts itself has a problem, and the others count.
+    One that is missing, refused or contradicts itself has a problem, and the others count. If one came under
+    a name that was not asked in its place, the names are of the server's own making, as q0 to q2, and none counts.
     """
     answers = _answers(text)
+    names = [decision.name for decision in decisions]
+    given = [answer.get("name") for answer in answers]
+    foreign = [name for name in given if name is not None and name not in names]
+    if foreign and not all(name in given for name in names):
+        problem = f"the answers have other names than the questions: {foreign[0]!r:.40}"
+        return [Decided(problem=problem) for _ in decisions]
     read = []
     for place, decision in enumerate(decisions):
         try:

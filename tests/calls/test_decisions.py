@@ -139,7 +139,6 @@ UNUSABLE: dict[str, tuple[Change, str]] = {
     "answered twice": (lambda listed: [listed[0], listed[1], {**listed[1]}, listed[2]], "2 times"),
     "left out": (lambda listed: [listed[0], listed[2]], "no answer among the 2"),
     "null instead": (lambda listed: [listed[0], None, listed[2]], "no answer"),
-    "under another name": (lambda listed: each(listed, name="Q two"), "no answer"),
 }
 
 
@@ -158,6 +157,9 @@ NOTHING: dict[str, Any] = {
     "an object": {"q1": 1},
     "a number": 5,
     "texts": ["A", "B", "A"],
+    "one under another name": each(answers(0.1, 0.2, 0.3), name="Q two"),
+    "counted from 0": [{**answer, "name": f"q{place}"} for place, answer in enumerate(answers(0.1, 0.2, 0.3))],
+    "under a number": [{**answer, "name": place} for place, answer in enumerate(answers(0.1, 0.2, 0.3))],
 }
 
 

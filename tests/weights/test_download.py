@@ -129,6 +129,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def arguments(hub: bool = True, **more: Any) -> dict[str, Any]:
     return {
         "name": "Tiny-Q4", "publisher": "org", "license": "MIT", "size": len(CONTENT), "context": 64, "part": PART,
+        "speed": (100, 10),
         "sha256": hashlib.sha256(CONTENT).hexdigest(), "hub": HUB if hub else None,
         "wheels": tuple((f"tiny-part{n}==1.0", f"tiny_part{n}/data.bin") for n in range(1, 6)),
         **more,

@@ -77,7 +77,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     file = packed(tmp_path)
     digest = sha256_of(file)
-    named = Named("Packed", "p", "MIT", file.stat().st_size, digest, 256, wheels=(), exact=True)
+    named = Named("Packed", "p", "MIT", file.stat().st_size, digest, 256, (100, 10), wheels=(), exact=True)
     monkeypatch.setitem(NAMED, "packed", named)
     (tmp_path / "cache").mkdir()
     return file.rename(tmp_path / "cache" / named.file)
