@@ -95,7 +95,7 @@ class RunSettings(BaseModel):
     )
     reuse: str | Path | Sequence[str | Path] = Field(
         (),
-        description="Use the answers to equal calls in this run folder, too, for nothing; repeatable.",
+        description="Take answers to equal calls from this run folder, free of charge; repeatable.",
         json_schema_extra={"repeat": True},
     )
     force: bool = Field(False, description="Start over in a folder that holds another run.")
@@ -192,20 +192,21 @@ class GenerateSettings(PromptSettings):
     )
     draw: Literal["uniform", "screen"] | None = Field(
         None,
-        description="How the principle of a round is drawn: uniform, by weight alone (the default); or screen, from "
-        "those that the reply goes against, as the critic says; if it goes against none, it stays.",
+        description="How to draw the principle of a round, by weight: uniform, from all (the default); or screen, from "
+        "those that the critic finds violated. If it finds none, the reply stands.",
     )
     screen_at: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
-        description=f"With --draw screen: probability from which a reply goes against a principle (default {SCREEN}).",
+        description=f"With --draw screen: a principle counts as violated from this probability on (default {SCREEN}).",
     )
     accept: str | None = Field(
-        None, description=f"Judge who must prefer a revision, or the reply stands: {JUDGE_SPECS} (default: nobody)."
+        None,
+        description="Judge that must prefer a revision before it replaces the reply: a model as for --model, or "
+        "reward:NAME (default: every revision does).",
     )
     accept_at: Annotated[float, Field(ge=0.5, lt=1)] | None = Field(
         None,
-        description=f"With --accept: keep a revision that is preferred with more than this probability "
-        f"(default {ACCEPT}).",
+        description=f"With --accept: a revision must be preferred with a probability above this (default {ACCEPT}).",
     )
     sft_format: SftFormat | None = Field(None, description=SFT_FORMAT)
 
