@@ -87,7 +87,7 @@ def test_the_version_is_told() -> None:
         (["generate", "--extra-body", "{"], "--extra-body is not JSON"),
         (["generate", "--extra-body", "[]"], "--extra-body must be a JSON object"),
         (["generate", "--header", "sk-secret"], "--header must be 'Name: value'"),
-        (["generate", "--model", "opnai:x"], "did you mean 'openai'?"),
+        (["generate", "--model", "opnai:x"], "did you mean openai:x?"),
         (["generate", "--model", "openai:"], "names no model"),
         (["generate", "--model", "recorded:none.jsonl"], "none.jsonl"),
         (["generate", "--constitution", "harmles"], "harmles"),
@@ -212,7 +212,7 @@ def test_the_same_command_again_asks_nothing(server: Stub) -> None:
 
 def test_another_command_in_the_same_folder_is_refused_with_the_difference(server: Stub) -> None:
     cai(*generate(server, "--limit", "1"))
-    assert "rounds is 2 there, 1 now" in cai(*generate(server, "--limit", "1", "--rounds", "1")).stderr
+    assert "it has --rounds 2, and 1 is less" in cai(*generate(server, "--limit", "1", "--rounds", "1")).stderr
     assert cai(*generate(server, "--limit", "1", "--rounds", "1", "--force")).returncode == 0
 
 
