@@ -18,7 +18,7 @@ IDENTITY: dict[str, Any] = {
     "constitution": LAW.model_dump(),
     "templates": "7e57",
     "models": {"assistant": "openai:small", "critic": "openai:small", "reviser": "openai:small"},
-    "rounds": 2,
+    "rounds": 1,
     "gate": 0.5,
     "system": None,
     "sampling": {"temperature": 1.0, "max_tokens": 512, "extra_body": {}},
@@ -70,7 +70,9 @@ def make_run(folder: Path, items: Iterable[Revision | Drop], **info: Any) -> Pat
             if isinstance(item, Drop):
                 await run.drop(item)
             else:
-                await run.keep(item, item.position, Prompt(id=item.id, messages=item.prompt))
+                prompt = Prompt(id=item.id, messages=item.prompt)
+                run.pending(prompt, item.position)
+                await run.keep(item, item.position, prompt)
         run.write_info(**({"stopped": None} | info))
         run.close()
 

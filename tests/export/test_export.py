@@ -791,7 +791,7 @@ def test_the_page_about_run_folders_lists_every_column_and_file(page: str, tmp_p
         re.findall(r"`([\w.]+)`", " ".join(_first_cells(t))) for t in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
     ]
     files, info, revisions, candidates, labels, votes, gold, _, ratings, *others = tables
-    probes, drops, sft, dpo, best, pairs, kto, _ = others
+    probes, drops, sft, dpo, best, pairs, kto, *_ = others
     demo(tmp_path)
     run = tmp_path / "runs" / "demo"
     export_run(run, split=0.5)
