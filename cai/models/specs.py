@@ -6,15 +6,18 @@ import re
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from cai.errors import UsageError
 from cai.texts.wording import close_to, printable
 from cai.weights.named import NAMED
 
 ADDRESS = re.compile(r"@(?=[a-z][a-z0-9+.-]*://)", re.IGNORECASE)  # before the address in NAME@http://host/v1
+# What is left of an address in a name that ADDRESS does not see, as in m@http:/host or openai:http://host.
+BROKEN = re.compile(r"\s*@\s*(?:https?(?![\w-])|//)|https?:/", re.IGNORECASE)
 # An address without its http://: a port or an API's version is behind the host, as not behind a revision or a date.
 BARE = re.compile(
-    r"@(?:URL|localhost|\[[\da-f:.]+\]|[\w-]+(?:\.[\w-]+)*(?=:\d+(?:/|$)|/v\d))(?::\d+)?(?:/\S*)?$", re.IGNORECASE
+    r"\s*@\s*(?:URL|localhost|\[[\da-f:.]+\]|[\w-]+(?:\.[\w-]+)*(?=:\d+(?:/|$)|/v\d))(?::\d+)?(?:/\S*)?$", re.IGNORECASE
 )
 HIDDEN = "URL"  # stands for an address, which may hold a key, wherever a spec is written down
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -86,14 +89,31 @@ def without_address(spec: str) -> str:
 
 
 def check_address(spec: str) -> None:
-    """UsageError for a spec whose address lacks its beginning, or is left out as in what a run keeps."""
-    found = BARE.search(spec)
-    if found is None or has_address(spec):
-        return
-    name = spec[: found.start()]
-    if found[0] == f"@{HIDDEN}":
-        raise UsageError(f"{spec}: files of runs keep no address; write the server's: {name}@http://host:8000/v1")
-    raise UsageError(f"{spec}: write the address with its beginning, as in {name}@http://{found[0][1:]}")
+    """UsageError for a spec whose address is broken or lacks its beginning, or is left out as in what a run keeps.
+
+    Taken for a part of the name, it would be sent to another server, and kept, with the key that it may hold.
+    """
+    provider, name, url = parts_of(spec)
+    if BROKEN.search(name):
+        name = BROKEN.split(name)[0].strip() or "NAME"
+        raise UsageError(f"{provider}:{name}: its address cannot be read: write {provider}:{name}@http://host:8000/v1")
+    if url is not None and ADDRESS.search(url):
+        raise UsageError(f"{provider}:{name} has two addresses: leave out one")
+    found = BARE.search(name)
+    if found is not None and url is None:
+        _refuse_bare(f"{provider}:{name[: found.start()].strip()}", found[0].strip().removeprefix("@").strip())
+    if name != name.strip():
+        meant = f"{provider}:{name.strip()}" + (f"@{HIDDEN}" if url is not None else "")
+        raise UsageError(f"there is a space beside the name of a model: did you mean {meant}?")
+
+
+def _refuse_bare(name: str, address: str) -> NoReturn:
+    if address == HIDDEN:
+        raise UsageError(
+            f"{name}@{HIDDEN}: files of runs keep no address; write the server's: {name}@http://host:8000/v1"
+        )
+    place = address.partition("?")[0]
+    raise UsageError(f"{name}@{place}: write the address with its beginning, as in {name}@http://{place}")
 
 
 def not_a_spec(spec: str, providers: Collection[str]) -> UsageError:

@@ -121,6 +121,7 @@ class _Download:
             try:
                 source()
                 self._check_hash()
+                shutil.rmtree(self._wheels, ignore_errors=True)  # of a download that was killed
                 return self._part
             except _Unavailable as error:
                 reasons.append(f"{self._source}: {one_line(error)}")
@@ -146,10 +147,10 @@ class _Download:
 
     def _from_hub(self) -> None:
         """Read on where the file ends, again and again while that brings something."""
-        if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-            raise _Unavailable("the hub is not asked (HF_HUB_OFFLINE is set)")
         server = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
         self._source = url = f"{server}/{self._model.hub}"
+        if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+            raise _Unavailable("not asked (HF_HUB_OFFLINE is set)")
         idle = 0  # tries in a row that brought nothing
         while self._have < self._model.size:
             before = self._have

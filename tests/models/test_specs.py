@@ -175,3 +175,31 @@ def test_a_name_may_hold_slashes_colons_and_at_signs(spec: str) -> None:
 @pytest.mark.parametrize("spec", ["local:m@http://h/v1", "hf:org/name@http://h/v1", "recorded:a@https://h"])
 def test_a_model_that_is_opened_here_takes_no_address(spec: str) -> None:
     assert "takes no @URL" in refusal(spec)
+
+
+BROKEN = {
+    "with one slash": "openai:m@http:/127.0.0.1:8000/v1?key=sk-hidden",
+    "without slashes": "vllm:m@http:127.0.0.1:8000/v1?key=sk-hidden",
+    "without a colon": "openai:m@https//host/v1?key=sk-hidden",
+    "without its scheme": "openrouter:m@//host:8000/v1?key=sk-hidden",
+    "in place of the name": "openai:http://host:8000/v1?key=sk-hidden",
+    "of a host alone": "anthropic:m@host:8000/v1?key=sk-hidden",
+    "of a host after a space": "openai:m @ host:8000/v1?key=sk-hidden",
+    "after a space": "openai:m@ http://host:8000/v1?key=sk-hidden",
+    "between spaces": "vllm:org/m @ http://host:8000/v1?key=sk-hidden",
+    "behind a space": "openai:m @http://host:8000/v1?key=sk-hidden",
+    "twice": "openai:m@http://host:8000/v1@http://other:8000/v1?key=sk-hidden",
+}
+
+
+@pytest.mark.parametrize("spec", BROKEN.values(), ids=BROKEN)
+def test_a_broken_address_is_no_part_of_a_name_and_its_key_is_not_shown(spec: str) -> None:
+    words = refusal(spec)
+    assert "sk-hidden" not in words
+    assert "@http://" in words or "@URL" in words or "two addresses" in words
+
+
+@pytest.mark.parametrize("spec", ["openai:gpt-4.1 ", "anthropic: claude-haiku-4-5", "vllm:Qwen/Qwen3-8B\n"])
+def test_a_space_beside_a_name_is_refused_with_the_name_alone(spec: str) -> None:
+    provider, _, name = spec.partition(":")
+    assert f"did you mean {provider}:{name.strip()}?" in refusal(spec)
