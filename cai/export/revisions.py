@@ -93,7 +93,11 @@ class RevisionCut(Cut):
             return "invalid_vote", next(filter(None, problems), "no vote was valid")
         if acceptance.accepted or prefers_reply(acceptance, self._at or ACCEPT):
             return None
-        return "low_confidence", f"p {acceptance.p:.3f} that the revision is better: the principles do not agree on it"
+        p = f"p {acceptance.p:.3f} that the revision is better"
+        return (
+            "low_confidence",
+            f"{p}: the principles do not agree on either text with more than {self._at or ACCEPT:g}",
+        )
 
     def _fault_of(self, text: str, row: Row) -> Reason | None:
         """The first fault of a text of a row; one is to be a critique that it should answer."""

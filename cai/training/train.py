@@ -41,6 +41,7 @@ OF_RUN = (
     "command", "source", "templates", "models", "rounds", "gate", "screen", "n", "pairing", "seed", "constitution",
 )  # fmt: skip
 OF_JUDGE = ("judge", "protocol", "principles", "templates", "constitution")
+ASKED_UNDER = 2  # principles, by who accepts revisions: that of the round, and one of helpfulness
 
 
 def train(
@@ -178,7 +179,8 @@ def provenance(data: Any) -> Values | None:
     labels = info.get("labels") or {}  # those that the rows of a sample run were cut by
     binding = labels.get("binding") or identity.get("binding") or identity.get("best_of") or {}
     if "accept" in identity:  # who accepted revisions judged the pairs
-        binding = {"judge": identity["models"]["accept"], "protocol": identity["accept"]["protocol"]}
+        protocol = identity["accept"]["protocol"]
+        binding = {"judge": identity["models"]["accept"], "protocol": protocol, "principles": ASKED_UNDER}
     facts: Values = {"run": identity_hash(identity)}
     for names, source in ((OF_RUN, identity), (OF_JUDGE, binding)):
         facts |= {name: source[name] for name in names if source.get(name) is not None}

@@ -101,6 +101,16 @@ def test_a_generate_run_names_its_models_and_that_nobody_judged(tmp_path: Path) 
     assert "calibration" not in table and "confidence" not in table
 
 
+@pytest.mark.parametrize("protocol", ["logprob", "decide", "vote", "score", "reward"])
+def test_a_generate_run_whose_revisions_were_accepted_names_who_judged(tmp_path: Path, protocol: str) -> None:
+    models = {"assistant": "openai:small", "critic": "openai:big", "accept": "openai:other"}
+    identity = GENERATE | {"models": models, "accept": {"protocol": protocol, "at": 0.5}}
+    table = words(tmp_path, provenance(make_run(tmp_path / "run", identity)))
+    under = "" if protocol == "reward" else ", 2 principles a pair"
+    assert table["judge"] == f"`openai:other`, protocol `{protocol}`{under}"
+    assert table["calibration"].startswith("not calibrated")
+
+
 def test_the_best_of_a_sample_run_name_who_picked_them(tmp_path: Path) -> None:
     picked = LABEL["binding"] | {"protocol": "reward", "constitution": None, "templates": None}  # type: ignore[operator]
     sample = {"command": "sample", "models": ["hf:one", "hf:two"], "templates": "ab", "n": 4, "seed": 1}

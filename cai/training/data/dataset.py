@@ -206,7 +206,8 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
         if judged and not fits:
             raise UsageError(f"{folder} has only the best reply to each prompt: name its labels, {labels}")
         fits = fits and (path.exists() or judged or "best_of" in info["identity"])
-    if command == "generate":
+    judged_pairs = command != "generate" or "accept" in info["identity"]
+    if not judged_pairs:
         fits = fits and not fitting.scores  # a reward model learns from judged pairs only
         what = "its replies are not judged"
     if not fits:
@@ -220,7 +221,7 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
     stopped = info.get("stopped") or (info.get("labels") or {}).get("stopped")
     if stopped is not None:
         notes.append(f"the run is unfinished ({stopped}): these are the rows so far")
-    if command == "generate" and fitting.rows == "pairs":
+    if not judged_pairs and fitting.rows == "pairs":
         notes.append(
             f"nobody judged these pairs: the revision is assumed to be better; to ask a judge: cai label {folder}"
         )

@@ -149,6 +149,14 @@ def test_pairs_of_a_generate_run_say_that_nobody_judged_them(tmp_path: Path) -> 
     assert any("nobody judged" in note for note in load_rows(folder, "dpo", split=1).notes)
 
 
+@pytest.mark.parametrize("method", ["dpo", "reward"])
+def test_pairs_of_a_generate_run_with_accept_are_judged_ones(tmp_path: Path, method: Any) -> None:
+    identity = {"command": "generate", "accept": {"protocol": "logprob", "at": 0.5}}
+    rows = [pair(n, p_chosen=0.8, judged=True, margin=1.4) for n in range(4)]
+    data = load_rows(run(tmp_path, "generate", {"dpo.jsonl": rows}, identity=identity), method, split=1)
+    assert len(data.train) == 4 and not any("nobody judged" in note for note in data.notes)
+
+
 @pytest.mark.parametrize(
     ("command", "method", "advice"),
     [
