@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cai.folder.files import differences
@@ -17,6 +18,7 @@ RAISED = {
     "binding.principles": "--principles",
     "source.n": "-n of the source",
 }
+OF_REPLIES = ("truncated", "empty", "content_filter")  # why a prompt of which no reply can be used is dropped
 # What names a source as a whole: what was read from it is compared record by record.
 HASH = "sha256:"  # of what a file holds; no other source can be told to be the same before it is read
 NAMES_OF_SOURCE = ("what", "run", "replies")
@@ -43,6 +45,14 @@ def refusals(there: Object, now: Object) -> list[str]:
         elif before != after:
             texts.append(f"{option} is {before!r} there, {after!r} now")
     return texts
+
+
+def refusal(folder: Path, there: Object, now: Object) -> str | None:
+    """Why a run cannot go on in the folder of another one, in a sentence; None if it can."""
+    texts = refusals(there, now)
+    if not texts:
+        return None
+    return f"{folder} is another run: {'; '.join(texts)}. Name another --out, or --force to start anew there"
 
 
 def growth(there: Object, now: Object) -> list[Growth]:

@@ -127,12 +127,15 @@ class Moves:
             f"--reuse {self._folder}, which asks nothing twice"
         )
 
+    def shared(self) -> int:
+        """How many inputs of the folder are in the source."""
+        return self._number("SELECT COUNT(*) FROM there WHERE now IS NOT NULL")
+
     def _are_in_place(self) -> bool:
         """Whether no line need be written anew."""
         if self._number("SELECT COUNT(*) FROM there WHERE now <> position"):
             return False
-        known = "SELECT COUNT(*) FROM there WHERE now IS NOT NULL"
-        return self._keeps_missing or self._number(known) == self._number("SELECT COUNT(*) FROM inputs")
+        return self._keeps_missing or self.shared() == self._number("SELECT COUNT(*) FROM inputs")
 
     def _missing(self) -> list[int]:
         """The positions of inputs that are not in the source, but should be."""

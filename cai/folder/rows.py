@@ -323,6 +323,10 @@ class Rows:
             self._db.commit()
         self.look_again()
 
+    def take_out(self, positions: Iterable[tuple[int]]) -> None:
+        """Forget what became of the inputs at some positions."""
+        self._db.executemany("DELETE FROM inputs WHERE position = ?", positions)
+
     def look_again(self) -> None:
         """Forget the states that have been read: what is in the journal has changed."""
         self._ahead = range(0)

@@ -26,14 +26,14 @@ from cai.folder.files import (
     unmake,
     write_atomically,
 )
-from cai.folder.growth import Growth, growth, is_same_source, refusals
+from cai.folder.growth import OF_REPLIES, Growth, growth, is_same_source, refusal
 from cai.folder.info import content_of
 from cai.folder.lines import DROPPED, PAIR_BITS, lines_in_order, position_of, read_drops, reading
 from cai.folder.moves import Moves
 from cai.folder.recovery import recover
 from cai.folder.rows import DONE, DROPS, GROWS, NOTHING, RETRIED, ROWS, TRAINING_FILES, digest_of, kind_of, names_of
 from cai.folder.store import Store
-from cai.folder.superseded import forget_superseded
+from cai.folder.superseded import forget_drops, forget_superseded
 from cai.records import DROP_REASONS, BadPrompt, Drop, DropReason, Item, Playable, Prompt, Record, Values
 
 FORMAT = 1
@@ -94,11 +94,9 @@ class RunFolder:
         self.info = info or {}
         if info is None:
             return self._has_nameless_rows(force)
-        changes = refusals(info["identity"], self.identity)
-        if changes and not force:
-            raise RunError(
-                f"{self.path} is another run: {'; '.join(changes)}. Name another --out, or --force to start anew there"
-            )
+        problem = refusal(self.path, info["identity"], self.identity)
+        if problem and not force:
+            raise RunError(problem)
         if not force:
             self.growth = growth(info["identity"], self.identity)
         return force
@@ -135,6 +133,8 @@ class RunFolder:
         for each in self.growth:
             if each.option == "--principles":  # a question is numbered by how many there are
                 self.info["principles_before"] = sorted({*self.info.get("principles_before", []), each.there})
+        if "-n" in names:  # one of the new replies may be of use
+            forget_drops(self.path, self.store.rows, OF_REPLIES)
         if names & LENGTHENING:
             self.store.rows.let_grow()
         elif "--max-tokens" in names:

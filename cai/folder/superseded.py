@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,6 +64,20 @@ def _stale_drops(path: Path, rows: Rows) -> Iterator[int]:
             if position in last:
                 yield last[position]
             last[position] = start
+
+
+def forget_drops(folder: Path, rows: Rows, reasons: Container[str]) -> None:
+    """Take drops for these reasons out of a run, so that their inputs are played as if they never were."""
+    starts, positions = list[int](), list[tuple[int]]()
+    with reading(folder / DROPPED), open(folder / DROPPED, "rb") as file:
+        for start, line in lines_of(file):
+            drop = orjson.loads(line)
+            if drop["stage"] not in EXPORT_STAGES and drop["reason"] in reasons:
+                starts.append(start)
+                positions.append((as_position(drop["position"], DROPPED),))
+    if starts:
+        left = lines_without(folder / DROPPED, starts)
+        rows.rewrite_all({DROPPED: left}, lambda: rows.take_out(positions))
 
 
 def lines_without(path: Path, starts: Iterable[int]) -> Iterator[bytes]:

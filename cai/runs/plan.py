@@ -296,6 +296,8 @@ def _seconds(run: Plannable, sums: Object) -> float | None:
 
 def _notes(run: Plannable, most_cost: float | None) -> Iterator[str]:
     settings = run.settings
+    if isinstance(run, Run):
+        yield from run.folder_notes()
     yield (
         f"tokens are counted as {CHARACTERS_PER_TOKEN:g} bytes each, answers as {TYPICAL_ANSWER:.0%} of --max-tokens "
         f"{settings.max_tokens}; nothing was asked of any model"

@@ -34,7 +34,7 @@ from cai.folder.store import cost_of
 from cai.models import prices_of
 from cai.records import BadPrompt, Drop, Item, Object, Place, Role, Sampling, Values
 from cai.runs.kind import Row, RunKind
-from cai.runs.resume.extension import additions, folder_of
+from cai.runs.resume.extension import RUNS, additions, advice, folder_of, refused
 from cai.runs.settings import RunSettings
 from cai.sources.files import is_read_once
 from cai.texts.wording import none_usable, plural, printable, telling
@@ -76,6 +76,7 @@ class Run(RunKind[Row]):
         if isinstance(source, str | Path | None):
             words = [] if source is None else [str(source)]
             self.command_line = printable(shlex.join(["cai", self.command, *words, *settings.words()]))
+        self.similar: tuple[int, Path] = (0, RUNS)  # how many of its prompts another folder has at most
         self.part_of: Path | None = None  # the folder of the command that plays it, if that is another
         self.cuts = self.command in CUTS
         self.also_cut: Callable[[], None] = lambda: None
@@ -149,6 +150,10 @@ class Run(RunKind[Row]):
         """The options of the cut that this command states."""
         return {}
 
+    def folder_notes(self) -> Iterator[str]:
+        """Why the folder refuses the run, and where it could take answers from."""
+        yield from filter(None, (refused(self), advice(self)))
+
     def seed_words(self) -> str:
         """The seed, and which models are not sent one, for people to read."""
         return seed_words(self.models, self.settings.sampling, self.settings.seed)
@@ -158,6 +163,9 @@ class Run(RunKind[Row]):
         for name, value in self.facts().items():
             yield f"{name:14}{value}"
         yield f"folder        {self.out}"
+        others = advice(self)
+        if others:
+            yield f"not used      {others}"
         changes = "; ".join(additions(self))
         if changes:
             yield f"extended      {changes}"

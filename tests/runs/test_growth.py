@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from growing import WIDTH, Asked, Bench, Even, prompt
+from kept import in_order
 from kills import OF_MOVES, PLACES
 from steady import steady
 
@@ -51,11 +52,14 @@ def check(bench: Bench, asked: Asked, out: str, *command: str) -> int:
 
 
 def refused(bench: Bench, asked: Asked, out: str, *command: str) -> str:
-    """Run a command that must be refused before it asks anything; returns what it says."""
+    """Run a command that must be refused before it asks anything; returns what it says, which a plan says before."""
     before = len(bench.server.asked)
+    plan = bench.run(asked, out, "plan", *command, "--json")
     ended = bench.run(asked, out, *command)
     assert ended.status == 1 and len(bench.server.asked) == before
-    return ended.stderr.splitlines()[-1]
+    error = ended.stderr.splitlines()[-1]
+    assert json.loads(plan.stdout)["notes"][0] == error.removeprefix("error: ")
+    return error
 
 
 # Steps one by one
@@ -96,6 +100,19 @@ def planned(bench: Bench, asked: Asked, out: str, *command: str) -> int:
     assert ended.status == 0 and len(bench.server.asked) == before, ended.stderr
     calls: int = json.loads(ended.stdout)["calls"]
     return calls
+
+
+def test_more_replies_are_asked_for_prompts_of_which_none_could_be_used(bench: Bench) -> None:
+    marks = ("", " [sometimes empty]", " [sometimes filtered]", " [sometimes truncated]", " [empty]")
+    asked = Asked(tuple(prompt(number, marks[number % len(marks)]) for number in range(30)))
+    whole = check(bench, asked.having(n=5), "whole", *SAMPLE)
+    first = check(bench, asked.having(n=1), "grown", *SAMPLE)
+    before = {drop["reason"] for drop in in_order(bench.folder / "grown" / "dropped.jsonl")}
+    assert before == {"empty", "content_filter", "truncated"}
+    wanted = planned(bench, asked.having(n=5), "grown", *SAMPLE)
+    assert check(bench, asked.having(n=5), "grown", *SAMPLE) == wanted == whole - first
+    for name in ("candidates.jsonl", "dropped.jsonl"):
+        assert in_order(bench.folder / "grown" / name) == in_order(bench.folder / "whole" / name)
 
 
 @pytest.mark.parametrize("protocol", ["logprob", pytest.param("vote", marks=pytest.mark.slow)])
@@ -262,7 +279,9 @@ def test_a_command_without_out_finds_the_folder_that_it_extends_and_says_by_what
         (bench.folder / "prompts.jsonl").write_text("".join(f"{prompt(number)}\n" for number in numbers))
         ended = bench.type(*GENERATE, "prompts.jsonl", *options)
         assert ended.status in (0, 1)
-        return [line for line in ended.stderr.splitlines() if line.startswith(("folder", "extended", "error"))]
+        return [
+            line for line in ended.stderr.splitlines() if line.startswith(("folder", "not used", "extended", "error"))
+        ]
 
     [folder] = said(range(3), "--rounds", "1", "--limit", "2")
     assert said(range(3), "--rounds", "1") == [folder, "extended      limit 2 → none"]
@@ -275,6 +294,10 @@ def test_a_command_without_out_finds_the_folder_that_it_extends_and_says_by_what
     assert said([*range(10, 13), 14], "--rounds", "2")[0] == other
     assert bench.type(*GENERATE, "One prompt?").status == bench.type(*GENERATE, "Another one?").status == 0
     assert len(list((bench.folder / "runs").iterdir())) == 4
+    named = folder.split()[1]
+    lacks = f"not used      {named} has 3 of these prompts: --reuse {named} asks nothing about them twice"
+    assert said([4, 0, 1, 15], "--rounds", "2")[1:] == [lacks]
+    assert said([4, 0, 1, 15], "--rounds", "2")[1:] == []
 
 
 # Ids

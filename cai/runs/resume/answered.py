@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from cai.calls.again import journals_of
-from cai.folder.growth import growth
+from cai.folder.growth import OF_REPLIES, growth
 from cai.folder.rows import DONE, GROWS, digest_of
 from cai.folder.run import find_info
 from cai.folder.store import Store
@@ -32,8 +32,11 @@ class Answered:
             self.info = find_info(run.out) or {}
             self.store = self._opened.enter_context(closing(Store(run.out, read_only=True)))
             anew = {GROWS, *run.settings.retried}
-            if growth(self.info["identity"], run.identity):
+            raised = {each.option for each in growth(self.info["identity"], run.identity)}
+            if raised:
                 anew.add(DONE)
+            if "-n" in raised:
+                anew.update(OF_REPLIES)
             self._finished.update(digest for _, digest, state in self.store.rows.states() if state not in anew)
 
     def close(self) -> None:

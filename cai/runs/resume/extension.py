@@ -13,15 +13,16 @@ from typing import Any
 
 from cai.errors import CaiError
 from cai.folder.files import identity_hash
-from cai.folder.growth import HASH, growth, is_same_source, lasting, refusals
+from cai.folder.growth import HASH, growth, is_same_source, lasting, refusal, refusals
 from cai.folder.moves import Moves
 from cai.folder.rows import kind_of
 from cai.folder.run import find_info
 from cai.folder.store import Store
 from cai.records import Object, Values
-from cai.texts.wording import counted
+from cai.texts.wording import counted, plural
 
 RUNS = Path("runs")
+JOURNAL = "calls.sqlite"
 NAMED = (HASH, "'run'")  # stands in what an identity says of a source that its hash tells from any other
 
 
@@ -62,18 +63,52 @@ def _inputs(info: Object) -> int:
 
 
 def _is_part(path: Path, info: Object, run: Any) -> bool:
-    """Whether a run goes on with what is in a folder."""
+    """Whether a run goes on with what is in a folder; if it only has some of the prompts, notes the one with most."""
     there = info["identity"]
     if lasting(there) != lasting(run.identity):
         return False
     if is_same_source(there, run.identity):
         return True
     with suppress(CaiError), closing(Store(path, briefly=True)) as store:
-        moves = Moves(path, kind_of(run.command), store.rows, besides=partial(run.is_besides, there=there))
-        deque(moves.look(run.everything()), maxlen=0)
+        if store.rows.is_new():
+            return False  # it says nothing of its source
+        moves = _compared(path, store, there, run)
+        run.similar = max(run.similar, (moves.shared(), path), key=lambda each: each[0])
         moves.check()
-        return not store.rows.is_new()  # else it says nothing of its source
+        return True
     return False
+
+
+def _compared(path: Path, store: Store, there: Object, run: Any) -> Moves:
+    """What is in a folder, compared with the source of a run."""
+    moves = Moves(path, kind_of(run.command), store.rows, besides=partial(run.is_besides, there=there))
+    deque(moves.look(run.everything()), maxlen=0)
+    return moves
+
+
+def refused(run: Any) -> str | None:
+    """Why the folder of a run refuses it; None if it does not, or is started over."""
+    info = None if run.settings.force else _info_of(run.out)
+    if info is None:
+        return None
+    there = info["identity"]
+    problem = refusal(run.out, there, run.identity)
+    if problem or run.keeps_missing or is_same_source(there, run.identity) or not (run.out / JOURNAL).exists():
+        return problem
+    try:
+        with closing(Store(run.out, briefly=True)) as store:
+            _compared(run.out, store, there, run).check()
+    except CaiError as error:
+        return str(error)
+    return None
+
+
+def advice(run: Any) -> str | None:
+    """Where answers are that a new folder lacks; None if there are none."""
+    count, path = run.similar
+    if not count or run.out.exists() or path in run.settings.reused:
+        return None
+    return f"{path} has {count:,} of these {plural(run.unit)}: --reuse {path} asks nothing about them twice"
 
 
 def additions(run: Any) -> Iterator[str]:
