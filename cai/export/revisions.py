@@ -13,7 +13,7 @@ from cai.export.pairs import Reason, Row
 from cai.export.sft import COLUMNS, SftFormat, conversation
 from cai.folder.lines import lines_in_order, reading
 from cai.folder.run import RunFolder
-from cai.judge.accept import ACCEPT, prefers_reply
+from cai.judge.accept import ACCEPT, is_unread, prefers_reply
 from cai.records import Acceptance, Values
 from cai.texts.hygiene import LEARNED, READ_FOR_REFUSALS
 from cai.texts.off_task import copies
@@ -88,7 +88,7 @@ class RevisionCut(Cut):
         """Why a comparison does not say which text is better; None: it does."""
         if acceptance.fault is not None:
             return acceptance.fault, f"nobody judged the revision, which {LEARNED[acceptance.fault].words}"
-        if acceptance.z is None:
+        if is_unread(acceptance):
             problems = (reading.problem for vote in acceptance.votes for reading in (vote.ab, vote.ba))
             return "invalid_vote", next(filter(None, problems), "no vote was valid")
         if acceptance.accepted or prefers_reply(acceptance, self._at or ACCEPT):

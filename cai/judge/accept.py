@@ -62,6 +62,11 @@ def prefers_reply(acceptance: Acceptance, least: float) -> bool:
     return all(p is not None and 1 - p > least for p in beliefs)
 
 
+def is_unread(acceptance: Acceptance) -> bool:
+    """Whether no vote under one of the principles is valid, so that neither text can be preferred under both."""
+    return None in _beliefs(acceptance.votes, acceptance.z, acceptance.protocol)
+
+
 def _beliefs(votes: Sequence[Vote], z: float | None, protocol: Protocol) -> Iterator[float | None]:
     """The probability that the revision is better, under each principle; None: no vote under it is valid.
 

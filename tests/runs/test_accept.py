@@ -64,6 +64,11 @@ def mute(asked: Asked) -> Answer:
     return chain(asked)
 
 
+def half_mute(asked: Asked) -> Answer:
+    """The same, of a judge who speaks of helpfulness alone."""
+    return chain(asked) if str(HELPFULNESS.choose).encode()[:60] in asked.raw else mute(asked)
+
+
 def words(asked: Asked) -> Answer:
     """The same, of a judge who names a letter, and the first of texts that are equal."""
     if b"<reply_a>" not in asked.raw:
@@ -76,7 +81,7 @@ def words(asked: Asked) -> Answer:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Habits]:
-    modes = {"chain": Mode(chain), "mute": Mode(mute), "words": Mode(words)}
+    modes = {"chain": Mode(chain), "mute": Mode(mute), "half-mute": Mode(half_mute), "words": Mode(words)}
     with serving(modes) as habits:
         yield habits
 
@@ -130,6 +135,14 @@ def test_the_bias_for_a_place_is_taken_out(server: Habits, tmp_path: Path) -> No
         assert [vote.b for vote in acceptance.votes] == pytest.approx([BIAS, BIAS])
         assert acceptance.z == pytest.approx(sum(worth) / 2, abs=1e-9)
         assert acceptance.helpfulness == "built-in"
+
+
+def test_a_principle_without_a_valid_vote_is_no_disagreement(server: Habits, tmp_path: Path) -> None:
+    run(server, tmp_path / "out", PROMPTS, "half-mute").finish()
+    accepted = [row.rounds[0].acceptance for row in rows(tmp_path / "out")]
+    assert [each is not None and each.z is not None and not each.accepted for each in accepted] == [True] * 5
+    assert not lines(tmp_path / "out" / "dpo.jsonl")
+    assert {drop["reason"] for drop in lines(tmp_path / "out" / "dropped.jsonl")} == {"invalid_vote"}
 
 
 def test_the_pairs_of_a_run_are_those_of_which_the_judge_is_sure_either_way(server: Habits, tmp_path: Path) -> None:
