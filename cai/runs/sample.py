@@ -109,8 +109,9 @@ class SampleRun(PromptRun[Candidates]):
         played = await all_of(driver.play(item.id, position, sample(item, self._ask, numbers)) for driver in drivers)
         replies = tuple(reply for part in played for reply in part.result)
         calls = tuple(call for part in played for call in part.calls)
-        reason = replies[0].problem
-        if reason is not None and not self.keeps_unusable and all(reply.problem is not None for reply in replies):
+        problems = [reply.problem for reply in replies]
+        reason = "truncated" if "truncated" in problems else problems[0]  # which a higher --max-tokens may mend
+        if reason is not None and not self.keeps_unusable and None not in problems:
             advice = "; raise --max-tokens" if reason == "truncated" else ""
             raise RowDropped(reason, "assistant", f"none of {len(replies)} replies can be used{advice}", calls)
         return Candidates(

@@ -115,6 +115,17 @@ def test_more_replies_are_asked_for_prompts_of_which_none_could_be_used(bench: B
         assert in_order(bench.folder / "grown" / name) == in_order(bench.folder / "whole" / name)
 
 
+def test_a_prompt_with_one_reply_that_was_cut_is_asked_again_whatever_is_wrong_with_the_others(bench: Bench) -> None:
+    marks = (" [sometimes empty]", " [sometimes filtered]", "")
+    asked = Asked(tuple(prompt(number, marks[number % len(marks)]) for number in range(12))).having(n=3)
+    check(bench, asked.having(**{"max-tokens": 40}), "whole", *SAMPLE)
+    check(bench, asked.having(**{"max-tokens": 5}), "grown", *SAMPLE)
+    check(bench, asked.having(**{"max-tokens": 40, "retry": "truncated"}), "grown", *SAMPLE)
+    for name in ("candidates.jsonl", "dropped.jsonl"):
+        grown, whole = (in_order(bench.folder / out / name) for out in ("grown", "whole"))
+        assert [row | {"calls": None} for row in grown] == [row | {"calls": None} for row in whole]
+
+
 @pytest.mark.parametrize("protocol", ["logprob", pytest.param("vote", marks=pytest.mark.slow)])
 def test_replies_and_principles_that_grow_ask_what_is_new_as_a_plan_says(bench: Bench, protocol: str) -> None:
     few, many = Asked(tuple(map(prompt, range(3)))), Asked(tuple(map(prompt, [4, 0, 1, 5, 2])))
