@@ -175,8 +175,13 @@ def differences(there: Object, now: Object, prefix: str = "") -> list[str]:
         if isinstance(a, dict) and isinstance(b, dict):
             texts += differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            texts.append(f"{prefix}{key} is {a!r} there, {b!r} now")
+            texts.append(f"{prefix}{key} is {_shown(a)} there, {_shown(b)} now")
     return texts
+
+
+def _shown(value: Any) -> str:
+    """A setting in a line; of one with settings of its own only that it is there."""
+    return "set" if isinstance(value, dict) else repr(value)
 
 
 def package_version(name: str) -> str | None:

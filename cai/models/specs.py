@@ -17,7 +17,9 @@ ADDRESS = re.compile(r"@(?=[a-z][a-z0-9+.-]*://)", re.IGNORECASE)  # before the 
 BROKEN = re.compile(r"\s*@\s*(?:https?(?![\w-])|//)|https?:/", re.IGNORECASE)
 # An address without its http://: a port or an API's version is behind the host, as not behind a revision or a date.
 BARE = re.compile(
-    r"\s*@\s*(?:URL|localhost|\[[\da-f:.]+\]|[\w-]+(?:\.[\w-]+)*(?=:\d+(?:/|$)|/v\d))(?::\d+)?(?:/\S*)?$", re.IGNORECASE
+    r"\s*@\s*(?:URL|localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[\da-f:.]+\]|[\w-]+(?:\.[\w-]+)*(?=:\d+(?:/|$)|/v\d))"
+    r"(?::\d+)?(?:/\S*)?$",
+    re.IGNORECASE,
 )
 HIDDEN = "URL"  # stands for an address, which may hold a key, wherever a spec is written down
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)

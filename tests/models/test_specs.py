@@ -184,6 +184,7 @@ BROKEN = {
     "without its scheme": "openrouter:m@//host:8000/v1?key=sk-hidden",
     "in place of the name": "openai:http://host:8000/v1?key=sk-hidden",
     "of a host alone": "anthropic:m@host:8000/v1?key=sk-hidden",
+    "of a number": "openai:m@10.0.0.7",
     "of a host after a space": "openai:m @ host:8000/v1?key=sk-hidden",
     "after a space": "openai:m@ http://host:8000/v1?key=sk-hidden",
     "between spaces": "vllm:org/m @ http://host:8000/v1?key=sk-hidden",

@@ -13,7 +13,7 @@ import pytest
 from habits import Answer, Asked, Habits, Mode, answer, chat, listed, says, serving
 from terminal import cai
 
-from cai.errors import Unreadable, UsageError
+from cai.errors import RunError, Unreadable, UsageError
 from cai.judge.accept import HELPFULNESS
 from cai.records import Revision
 from cai.runs.generate import GenerateRun
@@ -290,3 +290,9 @@ def test_who_accepts_is_part_of_what_a_run_is(server: Habits, tmp_path: Path) ->
 def test_a_bar_without_a_judge_is_refused() -> None:
     with pytest.raises(UsageError, match="--accept-at is for --accept"):
         make_settings(GenerateSettings, {"accept_at": 0.6})
+
+
+def test_a_run_without_acceptance_is_another_one_and_the_refusal_is_short(server: Habits, tmp_path: Path) -> None:
+    run(server, tmp_path / "out", PROMPTS[:1]).finish()
+    with pytest.raises(RunError, match=r"accept is set there, None now; models\.accept is 'openai:j' there, None now"):
+        run(server, tmp_path / "out", PROMPTS[:1], accept=None).finish()
