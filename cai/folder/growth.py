@@ -19,9 +19,9 @@ RAISED = {
     "source.n": "-n of the source",
 }
 OF_REPLIES = ("truncated", "empty", "content_filter")  # why a prompt of which no reply can be used is dropped
-# What names a source as a whole: what was read from it is compared record by record.
+# What names a source as a whole, and how it is read: what was read from it is compared record by record.
 HASH = "sha256:"  # of what a file holds; no other source can be told to be the same before it is read
-NAMES_OF_SOURCE = ("what", "run", "replies")
+NAMES_OF_SOURCE = ("what", "format", "field", "run", "replies")
 
 
 class Growth(NamedTuple):
@@ -62,7 +62,7 @@ def growth(there: Object, now: Object) -> list[Growth]:
 
 
 def lasting(identity: Object) -> Values:
-    """An identity without what may be another the next time: names of sources, and what may be raised."""
+    """An identity without what may be another the next time: what names sources, and what may be raised."""
     left = {key: dict(value) if isinstance(value, Mapping) else value for key, value in identity.items()}
     source = left.get("source")
     if isinstance(source, dict):

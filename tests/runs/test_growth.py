@@ -311,6 +311,17 @@ def test_a_command_without_out_finds_the_folder_that_it_extends_and_says_by_what
     assert said([4, 0, 1, 15], "--rounds", "2")[1:] == []
 
 
+def test_the_same_prompts_in_another_column_are_the_same_source(bench: Bench) -> None:
+    check(bench, Asked(marked(range(3))), "out", *GENERATE)
+    other = bench.folder / "other.jsonl"
+    other.write_text("".join(prompt(number).replace("prompt", "question") + "\n" for number in (3, 0, 1, 2)))
+    for options, status in ((("--prompt-field", "question"), 0), (("--format", "text", "--prompt-field", "id"), 1)):
+        before = bench.server.answered
+        ended = bench.type(*GENERATE, "other.jsonl", *options, "--out", "out")
+        assert ended.status == status and (bench.server.answered > before) == (not status), ended.stderr
+    assert "whose id" in ended.stderr or "not in the source any more" in ended.stderr
+
+
 # Ids
 
 
