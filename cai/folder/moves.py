@@ -38,7 +38,8 @@ class Moves:
     """The inputs of a folder, compared with its source as it is now; changes nothing before `apply`.
 
     keeps_missing: an input that is not in the source any more is no error. besides: says by its position whether an
-    input never was in the source. Read `look` to its end first.
+    input never was in the source; keeps_besides: such inputs stay if nothing else has moved. Read `look` to its end
+    first.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Moves:
         *,
         keeps_missing: bool = False,
         besides: Callable[[int], bool] = lambda position: False,
+        keeps_besides: bool = False,
     ) -> None:
         self._folder, self._kind, self._rows = folder, kind, rows
-        self._keeps_missing, self._besides = keeps_missing, besides
+        self._keeps_missing, self._besides, self._keeps_besides = keeps_missing, besides, keeps_besides
         self._db, self._guard = rows.db, rows.guard
         self._count = 0  # items of the source that can be played, as far as it was read
         self._renamed: tuple[int, str] | None = None  # where an input was whose id is another now, and that id
@@ -135,14 +137,19 @@ class Moves:
         """Whether no line need be written anew."""
         if self._number("SELECT COUNT(*) FROM there WHERE now <> position"):
             return False
-        return self._keeps_missing or self.shared() == self._number("SELECT COUNT(*) FROM inputs")
+        if self._keeps_missing or self.shared() == self._number("SELECT COUNT(*) FROM inputs"):
+            return True
+        return self._keeps_besides and any(map(self._besides, self._unseen())) and not self._missing()
 
     def _missing(self) -> list[int]:
         """The positions of inputs that are not in the source, but should be."""
+        return [position for position in self._unseen() if not self._besides(position)]
+
+    def _unseen(self) -> list[int]:
+        """The positions of inputs that are not in the source now, but for pairs of equal replies."""
         with self._guard:
             query = "SELECT position FROM there WHERE now IS NULL AND state <> 'identical' ORDER BY position"
-            positions = [int(position) for (position,) in self._db.execute(query)]
-        return [position for position in positions if not self._besides(position)]
+            return [int(position) for (position,) in self._db.execute(query)]
 
     def _name_of(self, position: int) -> str:
         """How people know an input: by the id that it was given, or by how it begins."""

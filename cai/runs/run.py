@@ -222,9 +222,10 @@ class Run(RunKind[Row]):
 
         Raises RunError for an item that is not there any more, or if the folder cannot be written.
         """
-        if not folder.has_source() or (folder.growth and self.is_replanned):
-            there = folder.info["identity"]
-            moves = folder.moves(keeps_missing=self.keeps_missing, besides=partial(self.is_besides, there=there))
+        replans = bool(folder.growth) and self.is_replanned
+        if replans or not folder.has_source():
+            besides = partial(self.is_besides, there=folder.info["identity"])
+            moves = folder.moves(keeps_missing=self.keeps_missing, besides=besides, keeps_besides=not replans)
             for number, _ in enumerate(moves.look(self.everything())):
                 if number % STEPS == 0:
                     await asyncio.sleep(0)  # Ctrl-C is heard
