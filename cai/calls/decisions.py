@@ -65,7 +65,7 @@ def undecided(decisions: Sequence[Decision]) -> str:
 
 
 def _answers(text: str) -> list[Values]:
-    """The answers in their order; what is no object stands for none."""
+    """The answers in their order; one that is not an object counts as an empty one."""
     listed = None
     with suppress(ValueError, RecursionError):
         listed = json.loads(text)
