@@ -116,3 +116,15 @@ def gone(name: str) -> None:
         if thread.name == name:
             thread.join(10)
             assert not thread.is_alive()
+
+
+def play(flow: Any, answer: Callable[[Request], Completion]) -> tuple[Any, list[Request]]:
+    """Play a flow by hand; what it returns, and what it asked."""
+    asked: list[Request] = []
+    try:
+        requests = next(flow)
+        while True:
+            asked += requests
+            requests = flow.send([answer(request) for request in requests])
+    except StopIteration as end:
+        return end.value, asked

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fakes import play
 
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.gate import YesNo
@@ -36,17 +37,6 @@ def rule(request: Request) -> int:
 
 def scored(odds: float) -> Completion:
     return Completion("", "stop", "m", scores=(-math.log1p(math.exp(-odds)), -math.log1p(math.exp(odds))))
-
-
-def play(flow: Any, answer: Callable[[Request], Completion]) -> tuple[Any, list[Request]]:
-    asked: list[Request] = []
-    try:
-        requests = next(flow)
-        while True:
-            asked += requests
-            requests = flow.send([answer(request) for request in requests])
-    except StopIteration as end:
-        return end.value, asked
 
 
 def answers(bias: Callable[[int], float], fault: Callable[[int], float]) -> Callable[[Request], Completion]:

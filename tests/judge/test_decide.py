@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 from decider import answers_to, chance, texts_of
+from fakes import play
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +16,7 @@ from cai.constitution.principles import Constitution, Principle, load_constituti
 from cai.engine.ask_judge import AskJudge, shared_lines
 from cai.engine.templates import load_templates
 from cai.errors import TemplateError
-from cai.judge.flows import Pair, Verdict, by_decisions, by_letter, is_valid
+from cai.judge.flows import Pair, by_decisions, by_letter, is_valid
 from cai.models.remote.decisions import payload_of
 from cai.records import Completion, Request
 from cai.sources.files import folder
@@ -40,17 +40,6 @@ TEMPLATES = load_templates()
 
 def asker(law: Constitution, most: int = 64) -> AskJudge:
     return AskJudge(TEMPLATES, law, prefill=True, decisions=most)
-
-
-def play(flow: Any, answer: Any) -> tuple[Verdict, list[Request]]:
-    asked: list[Request] = []
-    try:
-        requests = next(flow)
-        while True:
-            asked += requests
-            requests = flow.send([answer(request) for request in requests])
-    except StopIteration as stop:
-        return stop.value, asked
 
 
 def decided(request: Request) -> Completion:
