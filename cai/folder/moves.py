@@ -129,6 +129,10 @@ class Moves:
             f"--reuse {self._folder}, which asks nothing twice"
         )
 
+    def is_whole(self) -> bool:
+        """Whether every input is in the source, under its id."""
+        return self._renamed is None and (self._keeps_missing or not self._missing())
+
     def shared(self) -> int:
         """How many inputs of the folder are in the source."""
         return self._number("SELECT COUNT(*) FROM there WHERE now IS NOT NULL")

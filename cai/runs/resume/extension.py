@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -11,7 +12,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from cai.errors import CaiError
+from cai.errors import CaiError, RunError
 from cai.folder.files import identity_hash
 from cai.folder.growth import HASH, growth, is_same_source, lasting, refusal, refusals
 from cai.folder.moves import Moves
@@ -21,6 +22,7 @@ from cai.folder.store import Store
 from cai.records import Object, Values
 from cai.texts.wording import counted, plural
 
+log = logging.getLogger("cai")
 RUNS = Path("runs")
 JOURNAL = "calls.sqlite"
 NAMED = (HASH, "'run'")  # stands in what an identity says of a source that its hash tells from any other
@@ -69,13 +71,17 @@ def _is_part(path: Path, info: Object, run: Any) -> bool:
         return False
     if is_same_source(there, run.identity):
         return True
-    with suppress(CaiError), closing(Store(path, briefly=True)) as store:
-        if store.rows.is_new():
-            return False  # it says nothing of its source
-        moves = _compared(path, store, there, run)
-        run.similar = max(run.similar, (moves.shared(), path), key=lambda each: each[0])
-        moves.check()
-        return True
+    try:
+        with closing(Store(path, briefly=True)) as store:
+            if store.rows.is_new():
+                return False  # it says nothing of its source
+            moves = _compared(path, store, there, run)
+            run.similar = max(run.similar, (moves.shared(), path), key=lambda each: each[0])
+            return moves.is_whole()
+    except RunError as error:
+        log.warning("%s cannot be looked at, whether this run goes on there: %s", path, error)
+    except CaiError:
+        log.debug("%s is not compared: the source cannot be read, which the run says", path)
     return False
 
 
