@@ -90,7 +90,7 @@ def tokenizer(folder: Path, tiny: bool) -> None:
     """The embedded model's where its weights have been fetched, else one of our own, with a token for each word."""
     import transformers
 
-    from cai.folder.files import cache_folder
+    from cai.disk.hashes import cache_folder
     from cai.weights.bases import find_base
     from cai.weights.embedded import STEM
 
@@ -114,7 +114,7 @@ def model(task: dict[str, Any]) -> Path:
     import torch
     import transformers
 
-    from cai.folder.files import cache_folder
+    from cai.disk.hashes import cache_folder
     from cai.weights.bases import find_base
     from cai.weights.embedded import STEM
 

@@ -142,7 +142,7 @@ def chains(folder: Path, url: str) -> dict[str, Any]:
     from _contestants import texts
 
     import cai
-    from cai.folder.store import read_calls
+    from cai.folder.journal.store import read_calls
 
     settings = {"model": "openai:stub", "base_url": url + "/v1", "concurrency": WIDTH, "rounds": 2, "out": folder}
     for _ in cai.generate(list(texts(CHAINS)), "harmless", **settings):

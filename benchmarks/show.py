@@ -25,9 +25,9 @@ from pathlib import Path
 
 from _common import HERE, Times, conditions, table
 
-from cai.folder.payloads import seal_of
-from cai.folder.rows import names_of
-from cai.folder.store import Store
+from cai.folder.journal.inputs import names_of
+from cai.folder.journal.payloads import seal_of
+from cai.folder.journal.store import Store
 from cai.sources.conversations import prompt_hash
 
 BUDGET = 0.5  # seconds

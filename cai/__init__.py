@@ -22,7 +22,7 @@ _NAMES = {  # of each module; type checkers read them in __init__.pyi, which `py
     "cai.evaluation.evaluate": "evaluate",
     "cai.evaluation.trial": "constitution_test",
     "cai.export.export": "export_run",
-    "cai.folder.store": "read_calls",
+    "cai.folder.journal.store": "read_calls",
     "cai.judge.calibration": "calibrate_judge",
     "cai.records": "Candidate Candidates Drop Label Message Prompt Revision Round Usage Vote",
     "cai.report.report": "make_report",

@@ -14,7 +14,7 @@ from cai.evaluation.audit import audit as audit
 from cai.evaluation.bench_report import BenchResult
 from cai.evaluation.trial import TrialReport
 from cai.export.export import ExportSummary
-from cai.folder.store import read_calls as read_calls
+from cai.folder.journal.store import read_calls as read_calls
 from cai.judge.calibration import calibrate_judge as calibrate_judge
 from cai.judge.certify import Calibration
 from cai.records import Candidate as Candidate

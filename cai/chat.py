@@ -15,8 +15,8 @@ from cai.calls.flow import Driver, Flow, Seat
 from cai.calls.limits import Limiter
 from cai.calls.model import Model, spec_of
 from cai.calls.prices import Tally
+from cai.disk.writing import unwritable
 from cai.errors import CallRejected, RowDropped, UsageError
-from cai.folder.files import unwritable
 from cai.models import PROVIDERS
 from cai.models.specs import meaning_of
 from cai.records import Completion, Message, Request, Sampling

@@ -12,7 +12,7 @@ from cai.calls.flow import Driver, Seat
 from cai.calls.limits import Limiter
 from cai.calls.model import Call
 from cai.calls.prices import Budget, Price, Tally
-from cai.folder.store import Store
+from cai.folder.journal.store import Store
 from cai.records import Abilities, Completion, Request, Sampling
 
 T = TypeVar("T")

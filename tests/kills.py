@@ -9,8 +9,8 @@ import sys
 from types import FrameType
 from typing import Any
 
-from cai.folder.rows import Rows
-from cai.folder.store import Store
+from cai.folder.journal.rows import Rows
+from cai.folder.journal.store import Store
 
 # Where to die, by name: the function, and what its line at that place begins with. The lines before it have been run.
 PLACES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from pair_labels import label
 
-from cai.folder.files import package_version
+from cai.packages import package_version
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}
 BINDING = {"judge": "openai:judge", "protocol": "logprob", "templates": "7e57", "constitution": LAW, "principles": 1}

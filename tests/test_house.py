@@ -12,8 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "cai"
 FLOORS = (  # from the ground up; a room may import its own floor and those below
-    "records errors texts",
-    "folder sources",
+    "records errors packages texts",
+    "disk folder sources",
     "constitution calls weights",
     "engine models chat",
     "judge",
@@ -182,7 +182,7 @@ def test_a_statement_holds_one_idea() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("records", "from cai.folder.store import Store"),
+        ("records", "from cai.folder.journal.store import Store"),
         ("calls/flow", "import cai.runs.play"),
         ("calls/flow", "from ..runs import play"),
         ("sources/files", "def read():\n    from cai.calls.flow import play"),
@@ -191,20 +191,27 @@ def test_a_statement_holds_one_idea() -> None:
     ],
 )
 def test_an_import_that_goes_up_is_seen(module: str, source: str) -> None:
-    rooms = dict.fromkeys(("__init__", "records", "folder/store", "calls/flow", "runs/__init__", "runs/play"), "")
+    rooms = dict.fromkeys(
+        ("__init__", "records", "folder/journal/store", "calls/flow", "runs/__init__", "runs/play"), ""
+    )
     assert upward(arrows({**rooms, module: source}))
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("folder/store", "from cai.folder.rows import Lines\nfrom cai.records import Prompt\nimport json"),
+        (
+            "folder/journal/store",
+            "from cai.folder.journal.rows import Lines\nfrom cai.records import Prompt\nimport json",
+        ),
         ("models/openai", "from cai.models import http\nfrom . import http\nfrom ..records import Call"),
         ("cli/main", "from cai.runs import play\nimport cai"),
     ],
 )
 def test_imports_that_stay_or_go_down_pass(module: str, source: str) -> None:
-    rooms = dict.fromkeys(("__init__", "records", "folder/rows", "models/http", "runs/__init__", "runs/play"), "")
+    rooms = dict.fromkeys(
+        ("__init__", "records", "folder/journal/rows", "models/http", "runs/__init__", "runs/play"), ""
+    )
     assert upward(arrows({**rooms, module: source})) == set()
 
 

@@ -8,9 +8,9 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from cai.calls.earlier import OtherRun
+from cai.disk.reading import exists
 from cai.errors import RunError, UsageError
-from cai.folder.files import exists
-from cai.folder.run import find_info
+from cai.folder.info import find_info
 from cai.records import DROP_REASONS
 from cai.texts.wording import counted, listed, nearest
 

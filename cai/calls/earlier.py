@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cai.calls.model import Call, Model
 from cai.errors import RunError
-from cai.folder.store import Store, call_key, canonical_call
+from cai.folder.journal.payloads import call_key, canonical_call
+from cai.folder.journal.store import Store
 from cai.records import Completion, DropReason, Values
 
 Question = tuple[bytes, Values, int | None]  # key, payload, and its limit of tokens if that is a lower one

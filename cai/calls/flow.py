@@ -29,7 +29,8 @@ from cai.errors import (
     RowDropped,
     ServerDown,
 )
-from cai.folder.store import Store, call_key, canonical_call
+from cai.folder.journal.payloads import call_key, canonical_call
+from cai.folder.journal.store import Store
 from cai.records import Completion, DropReason, Request, Role, Sampling, Usage, Values
 
 log = logging.getLogger("cai")

@@ -44,7 +44,7 @@ def command() -> TyperGroup:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from cai.folder.files import package_version
+        from cai.packages import package_version
 
         typer.echo(f"cai {package_version('cai-toolkit') or '(a checkout that is not installed)'}")
         raise typer.Exit

@@ -18,8 +18,8 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 from typing_extensions import TypedDict
 
 from cai.constitution.principles import FORMS, KEYS, ConstitutionFile, principle_id
+from cai.disk.writing import unwritable
 from cai.errors import InputError, UsageError
-from cai.folder.files import unwritable
 from cai.sources import yamlfaults, yamlfile
 from cai.texts.wording import counted
 

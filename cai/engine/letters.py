@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from cai.calls.decisions import Decided
-from cai.folder.answers import NEVER, log_sum
+from cai.folder.journal.answers import NEVER, log_sum
 from cai.records import Completion, Reading
 
 LISTED = 20  # likeliest tokens whose probabilities are asked for: the most that OpenAI's protocol lists

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from cai.calls.decisions import Decided
 from cai.engine.letters import ABOVE, LEAST_MASS, is_form
-from cai.folder.answers import NEVER
+from cai.folder.journal.answers import NEVER
 from cai.records import Completion
 
 

@@ -13,10 +13,10 @@ from typing import IO, Any
 
 import orjson
 
+from cai.disk.writing import unwritable
 from cai.engine.asked import shipped_ngrams
 from cai.errors import SourceError, UsageError
 from cai.evaluation.audit_report import MEASURES, OF_REPLIES, Audit, ReplyAudit
-from cai.folder.files import unwritable
 from cai.judge.metrics import share
 from cai.records import KINDS, Values
 from cai.sources.cases import Case, read_case, written

@@ -22,6 +22,8 @@ import orjson
 
 from cai.calls.model import Model
 from cai.calls.prices import Price
+from cai.disk.locks import missing_folders, unmake
+from cai.disk.writing import write_atomically
 from cai.errors import CaiError, ModelStopped, UsageError
 from cai.evaluation.arena.accuracy import read_accuracy
 from cai.evaluation.arena.arena import PROMPTS, Arena, check_folder, sampling_warnings, template_warnings
@@ -35,10 +37,11 @@ from cai.evaluation.bounds import check_bounds, check_measured, read_bounds
 from cai.evaluation.suites import SUITES
 from cai.evaluation.suites.preference import Preference
 from cai.evaluation.suites.refusals import Refusals
-from cai.folder.files import identity_hash, missing_folders, package_version, unmake, write_atomically
+from cai.folder.identity import identity_hash
+from cai.folder.info import find_info
 from cai.folder.lines import DROPPED
-from cai.folder.run import find_info
 from cai.models.specs import without_address
+from cai.packages import package_version
 from cai.records import Prompt, Values
 from cai.runs.run import Run
 from cai.runs.settings import MODELS, without_addresses

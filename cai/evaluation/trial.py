@@ -21,9 +21,9 @@ from cai.constitution.principles import Constitution, Principle, load_constituti
 from cai.engine.letters import probability
 from cai.errors import ConstitutionError, RunError, UsageError
 from cai.evaluation.bench import NOT_ASKED, Play, by_order, judging_settings, quietly
-from cai.folder.files import identity_hash
+from cai.folder.identity import identity_hash
+from cai.folder.info import find_info
 from cai.folder.lines import PAIR_BITS, read_drops, read_rows
-from cai.folder.run import find_info
 from cai.judge.flows import is_valid
 from cai.judge.metrics import average
 from cai.records import Contest, Label, Object, Record, Turns, Values

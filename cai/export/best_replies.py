@@ -16,8 +16,9 @@ from cai.export.pairs import Reason, Row, Standing, name_of, standings, unfit
 from cai.export.parquet import Columns
 from cai.export.preferences import LabelCut
 from cai.export.sft import COLUMNS, conversation
+from cai.folder.info import find_info
 from cai.folder.lines import DROPPED, PAIR_BITS, lines_in_order, reading
-from cai.folder.run import RunFolder, find_info
+from cai.folder.run import RunFolder
 from cai.judge.metrics import share
 from cai.records import Record
 

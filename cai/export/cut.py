@@ -24,14 +24,14 @@ from typing import Any, BinaryIO, ClassVar
 
 import orjson
 
+from cai.disk.writing import unwritable
 from cai.engine.asked import ngrams_asked
 from cai.errors import RunError
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Row, fault_of_texts, flipped
 from cai.export.parquet import Columns, schema, write_parquet
-from cai.folder.files import unwritable
+from cai.folder.journal.rows import EXPORT_STAGES, TRAINING_FILES
 from cai.folder.lines import lines_in_order, reading
-from cai.folder.rows import EXPORT_STAGES, TRAINING_FILES
 from cai.folder.run import RunFolder
 from cai.folder.superseded import OF_EXPORTS
 from cai.judge.certify import Calibration, Threshold

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from cai.disk.writing import write_atomically
 from cai.errors import RunError, UsageError
 from cai.export.best_replies import BestCut, BestSummary, PickedCut
 from cai.export.cut import Cut
@@ -20,9 +21,9 @@ from cai.export.options import DEFAULTS, OF_PAIRS, ONLY, ExportOptions
 from cai.export.pairs import Row
 from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
-from cai.folder.files import write_atomically
-from cai.folder.rows import TRAINING_FILES
-from cai.folder.run import RunFolder, find_info, read_info
+from cai.folder.info import find_info, read_info
+from cai.folder.journal.rows import TRAINING_FILES
+from cai.folder.run import RunFolder
 from cai.judge.certify import FILE
 from cai.judge.metrics import share
 from cai.records import Object, Record

@@ -15,11 +15,14 @@ from typing import Any
 
 import orjson
 
+from cai.disk.reading import read_object
+from cai.disk.writing import unwritable
 from cai.errors import RunError, UsageError
-from cai.folder.files import identity_hash, package_version, read_object, unwritable
+from cai.folder.identity import identity_hash
+from cai.folder.info import read_info
+from cai.folder.journal.rows import kind_of
 from cai.folder.lines import read_rows
-from cai.folder.rows import kind_of
-from cai.folder.run import read_info
+from cai.packages import package_version
 from cai.records import Candidate, Candidates, Label, Object, Rating, Record, Revision, Values, Vote
 from cai.texts.wording import counted
 

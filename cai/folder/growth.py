@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cai.folder.files import differences
+from cai.folder.identity import differences
 from cai.records import Object, Values
 
 # Where an identity has a number that may be raised, and the option that raises it.

@@ -6,13 +6,17 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from cai.disk.reading import exists, read_object
 from cai.errors import RunError
 from cai.records import Object, Protocol, Values
 from cai.sources.yamlfile import first_fault
 
+FORMAT = 1
+ANEW = "restore it, or use --force to start anew"
 Count = Annotated[int, Field(ge=0, lt=1 << 48)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -139,3 +143,29 @@ def seen_from(folder: Path, other: Path) -> str:
         return os.path.relpath(other.resolve(), folder.resolve())
     except (ValueError, OSError):
         return ""
+
+
+def read_info(folder: Path, advice: str) -> Values:
+    """The content of a run's run.json; like `find_info`, but RunError with `advice` for a folder without one."""
+    info = find_info(folder, f"restore it, or {advice}")
+    if info is None:
+        raise RunError(f"{folder} is not a run folder: it has no run.json; {advice}")
+    return info
+
+
+def find_info(folder: Path, advice: str = "restore it") -> Values | None:
+    """The content of a folder's run.json; None if there is none.
+
+    Raises RunError if it was written by a newer version, and with `advice` if it cannot be read or names no run.
+    """
+    file = folder / "run.json"
+    if not exists(file):
+        return None
+    info = read_object(file, advice, orjson.loads)
+    match info:
+        case {"format": int(version)} if version > FORMAT:
+            newer = f"a newer cai (format {version}, this one reads {FORMAT})"
+            raise RunError(f"{file} was made by {newer}: upgrade cai-toolkit")
+        case {"identity": {"command": str()}} if info.get("format", FORMAT) == FORMAT:
+            return content_of(info, file, advice)
+    raise RunError(f"{file} is damaged (it names no run); {advice}")

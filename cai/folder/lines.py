@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import ValidationError
 
+from cai.disk.reading import check_files, exists
 from cai.errors import RunError
-from cai.folder.files import check_files, exists
 from cai.records import KINDS, Drop, Record
 from cai.sources.yamlfile import first_fault
 

@@ -17,11 +17,12 @@ from typing import BinaryIO, NamedTuple
 
 import orjson
 
+from cai.disk.reading import check_files
 from cai.errors import RunError
-from cai.folder.files import check_files
+from cai.folder.journal.inputs import FINISHED, names_of
+from cai.folder.journal.rows import DROPS, EXPORT_STAGES, NOTHING
+from cai.folder.journal.store import Store
 from cai.folder.lines import DROPPED, position_of, reading
-from cai.folder.rows import DROPS, EXPORT_STAGES, FINISHED, NOTHING, names_of
-from cai.folder.store import Store
 from cai.records import Values
 
 BLOCK = 1 << 23  # bytes that are searched at once, at about 3 GB/s, if all must be

@@ -10,9 +10,10 @@ from typing import Any
 import orjson
 
 from cai.errors import RunError
+from cai.folder.journal.inputs import digest_of, names_of
+from cai.folder.journal.rows import EXPORT_STAGES, Rows
 from cai.folder.lines import DROPPED, PAIR_BITS, position_of, reading
 from cai.folder.lookup import last_line_at
-from cai.folder.rows import EXPORT_STAGES, Rows, digest_of, names_of
 from cai.records import BadPrompt, Kind, Place
 from cai.texts.wording import counted
 

@@ -14,31 +14,23 @@ from typing import Any
 
 import orjson
 
+from cai.disk.locks import LOCK, lock_folder, missing_folders, unmake
+from cai.disk.reading import check_files
+from cai.disk.writing import write_atomically
 from cai.errors import RunError
-from cai.folder.files import (
-    LOCK,
-    check_files,
-    exists,
-    lock_folder,
-    missing_folders,
-    package_version,
-    read_object,
-    unmake,
-    write_atomically,
-)
 from cai.folder.growth import OF_REPLIES, Growth, growth, is_same_source, refusal
-from cai.folder.info import content_of
+from cai.folder.info import ANEW, FORMAT, find_info
+from cai.folder.journal.inputs import DONE, GROWS, RETRIED, digest_of, names_of
+from cai.folder.journal.rows import DROPS, NOTHING, ROWS, TRAINING_FILES, kind_of
+from cai.folder.journal.store import Store
 from cai.folder.lines import DROPPED, PAIR_BITS, lines_in_order, position_of, read_drops, reading
 from cai.folder.moves import Moves
 from cai.folder.recovery import recover
-from cai.folder.rows import DONE, DROPS, GROWS, NOTHING, RETRIED, ROWS, TRAINING_FILES, digest_of, kind_of, names_of
-from cai.folder.store import Store
 from cai.folder.superseded import forget_drops, forget_superseded
+from cai.packages import package_version
 from cai.records import DROP_REASONS, BadPrompt, Drop, DropReason, Item, Playable, Prompt, Record, Values
 
-FORMAT = 1
 LENGTHENING = {"--rounds", "-n", "--principles"}  # what makes a finished row longer
-ANEW = "restore it, or use --force to start anew"
 OWN = ("run.json", "calls.sqlite", "calls.sqlite-wal", "calls.sqlite-shm", LOCK)
 BESIDE = (".lock", "gold", "gold.jsonl", "calibration.json")  # may be in a folder before it holds a run
 
@@ -303,29 +295,3 @@ class RunFolder:
 def _is_unasked(drop: Drop) -> bool:
     """Whether something was dropped before a model was asked: records of no use, and pairs of equal replies."""
     return drop.stage == "source" or drop.reason == "identical"
-
-
-def read_info(folder: Path, advice: str) -> Values:
-    """The content of a run's run.json; like `find_info`, but RunError with `advice` for a folder without one."""
-    info = find_info(folder, f"restore it, or {advice}")
-    if info is None:
-        raise RunError(f"{folder} is not a run folder: it has no run.json; {advice}")
-    return info
-
-
-def find_info(folder: Path, advice: str = "restore it") -> Values | None:
-    """The content of a folder's run.json; None if there is none.
-
-    Raises RunError if it was written by a newer version, and with `advice` if it cannot be read or names no run.
-    """
-    file = folder / "run.json"
-    if not exists(file):
-        return None
-    info = read_object(file, advice, orjson.loads)
-    match info:
-        case {"format": int(version)} if version > FORMAT:
-            newer = f"a newer cai (format {version}, this one reads {FORMAT})"
-            raise RunError(f"{file} was made by {newer}: upgrade cai-toolkit")
-        case {"identity": {"command": str()}} if info.get("format", FORMAT) == FORMAT:
-            return content_of(info, file, advice)
-    raise RunError(f"{file} is damaged (it names no run); {advice}")

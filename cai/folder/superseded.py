@@ -10,8 +10,9 @@ from typing import BinaryIO
 
 import orjson
 
+from cai.folder.journal.inputs import FINISHED
+from cai.folder.journal.rows import EXPORT_STAGES, NOTHING, Rows
 from cai.folder.lines import DROPPED, as_position, position_of, reading
-from cai.folder.rows import EXPORT_STAGES, FINISHED, NOTHING, Rows
 from cai.sources.lines import repeated_later
 
 OF_EXPORTS = re.compile(f'"stage":"({"|".join(sorted(EXPORT_STAGES))})"'.encode())  # as written; texts escape quotes

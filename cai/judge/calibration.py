@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from cai.disk.writing import unwritable, write_atomically
 from cai.engine.letters import probability
 from cai.errors import InputError, RunError
-from cai.folder.files import unwritable, write_atomically
-from cai.folder.run import find_info
+from cai.folder.info import find_info
 from cai.judge.certify import DELTA, FILE, TARGETS, Binding, Calibration, certify_all, fit_temperature, weaknesses
 from cai.judge.majority import People
 from cai.judge.metrics import Metrics, at_least, credit, measure

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cai.engine.letters import probability
 from cai.errors import InputError, UsageError
-from cai.folder.files import differences
+from cai.folder.identity import differences
 from cai.judge.metrics import Metrics, binomial_cdf, confidence, credit, log_odds
 from cai.records import ConstitutionRef, Object, Protocol, Record
 from cai.sources.yamlfile import first_fault, read_regular

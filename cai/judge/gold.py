@@ -14,7 +14,8 @@ from typing import Any, Literal
 import orjson
 from pydantic import ConfigDict, Field, StrictBool, ValidationError
 
-from cai.folder.files import lock_file, unwritable
+from cai.disk.locks import lock_file
+from cai.disk.writing import unwritable
 from cai.folder.lines import is_torn
 from cai.records import Record, Turns
 from cai.sources.values import BadRecord, shown

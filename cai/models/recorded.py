@@ -23,9 +23,9 @@ import orjson
 from pydantic import Field, ValidationError
 
 from cai.calls.model import Call
+from cai.disk.hashes import sha256_of
 from cai.errors import InputError, ModelStopped
-from cai.folder.files import sha256_of
-from cai.folder.store import read_calls
+from cai.folder.journal.store import read_calls
 from cai.records import Abilities, Completion, Finish, Object, Record, Role, Usage, Values
 from cai.sources.yamlfile import first_fault
 from cai.texts.thoughts import split_thoughts

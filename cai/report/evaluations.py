@@ -8,9 +8,9 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
+from cai.disk.reading import read_object
 from cai.errors import RunError
 from cai.evaluation.arena.figures import FILE, Evaluation, Line, Result
-from cai.folder.files import read_object
 from cai.records import Values
 from cai.report.html.sections import (
     Cell,

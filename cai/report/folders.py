@@ -9,10 +9,11 @@ from typing import Generic, TypeVar, cast
 
 import orjson
 
+from cai.disk.locks import LOCK, take_lock
+from cai.disk.reading import check_files, exists
 from cai.errors import RunError
-from cai.folder.files import LOCK, check_files, exists, take_lock
+from cai.folder.journal.rows import EXPORT_STAGES, kind_of
 from cai.folder.lines import DROPPED, is_torn, lines_in_order, read_drops, reading
-from cai.folder.rows import EXPORT_STAGES, kind_of
 from cai.judge.votes import read_people, votes_of_run
 from cai.records import Label, Record, Values
 from cai.report.annotators import COLUMN

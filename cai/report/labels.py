@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from cai.disk.reading import exists
 from cai.evaluation.statistics.winrate import win_rate
-from cai.folder.files import exists
 from cai.judge.certify import FILE as CALIBRATION
 from cai.judge.certify import load_calibration
 from cai.judge.flows import count_flips, is_valid, winner

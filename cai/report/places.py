@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from cai.disk.reading import exists
 from cai.errors import RunError, UsageError
 from cai.evaluation.arena.figures import FILE as EVALUATION
-from cai.folder.files import exists
-from cai.folder.run import find_info
+from cai.folder.info import find_info
 from cai.records import KINDS, Values
 from cai.training.setup.folder import RECORD as TRAINING
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cai.disk.writing import unwritable, write_atomically
 from cai.errors import UsageError
-from cai.folder.files import package_version, unwritable, write_atomically
+from cai.packages import package_version
 from cai.records import Record
 from cai.report.html.render import encode, render
 from cai.report.html.samples import MOST_ROWS, Shown, fitting

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from cai.disk.reading import exists, read_object
 from cai.errors import RunError
-from cai.folder.files import exists, read_object
 from cai.folder.lines import BAD_ROW, is_torn
 from cai.records import Values
 from cai.report.folders import is_in_use

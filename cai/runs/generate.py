@@ -17,7 +17,8 @@ from cai.engine.revise import Ask, Chain, revise
 from cai.engine.screen import BASELINE, SCREEN, AskScreen, Screen, baseline
 from cai.engine.templates import Templates, load_templates
 from cai.errors import CaiError, RunError, UsageError
-from cai.folder.run import ANEW, RunFolder, find_info
+from cai.folder.info import ANEW, find_info
+from cai.folder.run import RunFolder
 from cai.judge.accept import ACCEPT, HELPFULNESS, accept, helpfulness_of
 from cai.judge.flows import Pair
 from cai.models import open_models

@@ -12,7 +12,7 @@ from cai.calls.flow import Driver
 from cai.calls.model import Model
 from cai.calls.prices import Price
 from cai.folder.growth import refusals
-from cai.folder.run import ANEW, find_info
+from cai.folder.info import ANEW, find_info
 from cai.records import Object, Place, Record, Values
 from cai.runs.settings import RunSettings
 

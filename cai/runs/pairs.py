@@ -16,10 +16,10 @@ from typing import Any, cast
 import orjson
 
 from cai.errors import RunError, UsageError
-from cai.folder.files import identity_hash
+from cai.folder.identity import identity_hash
+from cai.folder.info import read_info
+from cai.folder.journal.rows import kind_of
 from cai.folder.lines import PAIR_BITS, damage, lines_in_order, reading
-from cai.folder.rows import kind_of
-from cai.folder.run import read_info
 from cai.judge.votes import with_people
 from cai.records import (
     DROP_REASONS,

@@ -18,7 +18,8 @@ from cai.calls.model import Model, spec_of
 from cai.calls.prices import Price, Tally
 from cai.engine.screen import BASELINE
 from cai.errors import CallRejected, RowDropped
-from cai.folder.store import Store, call_key
+from cai.folder.journal.payloads import call_key
+from cai.folder.journal.store import Store
 from cai.models import speed_of
 from cai.records import BadPrompt, Completion, Item, Object, Record, Request, Role, Values
 from cai.runs.resume.answered import Answered

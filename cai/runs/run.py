@@ -27,10 +27,10 @@ from cai.calls.roles import Roles
 from cai.engine.templates import Templates
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
-from cai.folder.files import identity_hash
+from cai.folder.identity import identity_hash
 from cai.folder.info import seen_from
+from cai.folder.journal.store import cost_of
 from cai.folder.run import RunFolder
-from cai.folder.store import cost_of
 from cai.models import prices_of
 from cai.records import BadPrompt, Drop, Item, Object, Place, Role, Sampling, Values
 from cai.runs.kind import Row, RunKind

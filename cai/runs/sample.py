@@ -14,8 +14,9 @@ from cai.engine.revise import Ask, sample
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped, RunError, UsageError
 from cai.export.export import export_run, last_options
-from cai.folder.files import identity_hash
-from cai.folder.run import ANEW, RunFolder, find_info
+from cai.folder.identity import identity_hash
+from cai.folder.info import ANEW, find_info
+from cai.folder.run import RunFolder
 from cai.models import open_models
 from cai.models.specs import has_address
 from cai.records import Candidates, Place, Prompt, Values

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cai.disk.writing import share_mode, unwritable, unwritten
 from cai.errors import InputError, LossNotFinite, RunError, UsageError
-from cai.folder.files import package_version, share_mode, unwritable, unwritten
+from cai.packages import package_version
 from cai.records import Values
 from cai.texts.wording import listed, reason_of
 from cai.training.data.dataset import TrainingData

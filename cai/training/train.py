@@ -15,11 +15,11 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from cai.disk.hashes import sha256_of
 from cai.errors import UsageError
 from cai.export.pairs import Filters
-from cai.folder.files import identity_hash, sha256_of
-from cai.folder.info import seen_from
-from cai.folder.run import read_info
+from cai.folder.identity import identity_hash
+from cai.folder.info import read_info, seen_from
 from cai.judge.certify import FILE
 from cai.records import Object, Values
 from cai.sources.files import path_of

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import orjson
 
 from cai.errors import RunError, UsageError
+from cai.folder.info import read_info
+from cai.folder.journal.rows import kind_of
 from cai.folder.lines import BAD_ROW, damage, position_of
-from cai.folder.rows import kind_of
-from cai.folder.run import read_info
 from cai.judge.gold import RANDOM, draw_of
 from cai.records import Contest, Message, Object
 from cai.runs.pairs import OF_REPLIES, pairs_of_row

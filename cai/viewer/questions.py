@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from cai.errors import CaiError, UsageError
-from cai.folder.store import Store
+from cai.folder.journal.store import Store
 from cai.judge.gold import FILE as GOLD
 from cai.records import Candidates, Label, Record, Revision, Values
 from cai.runs.pairs import pairs_of_row

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from cai.folder.journal.rows import EXPORT_STAGES
 from cai.folder.lines import BAD_ROW
-from cai.folder.rows import EXPORT_STAGES
 from cai.records import Drop, Label, Record, Values
 from cai.report.folders import ANNOTATOR, parsed, reason_text
 from cai.report.html.rows import shown

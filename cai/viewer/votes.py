@@ -6,8 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from cai.disk.reading import check_files
 from cai.errors import SourceError
-from cai.folder.files import check_files
 from cai.judge.gold import RANDOM, TAKEN_BACK, is_vote, vote_of, word_of
 from cai.judge.majority import People
 from cai.sources.labels import OTHER

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cai.disk.hashes import fingerprint
+from cai.disk.reading import read_if_there, read_object
 from cai.errors import CaiError, UnknownModel, UsageError
-from cai.folder.files import fingerprint, read_if_there, read_object
 from cai.records import Values
 from cai.sources.files import path_of
 from cai.texts.wording import reason_of

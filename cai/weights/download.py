@@ -25,8 +25,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from cai.disk.hashes import sha256_of
+from cai.disk.locks import lock_file
 from cai.errors import CaiError, ModelStopped
-from cai.folder.files import lock_file, sha256_of
 from cai.texts.wording import one_line, reason_of
 from cai.weights.named import Named
 

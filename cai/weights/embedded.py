@@ -9,8 +9,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from cai.disk.hashes import cache_folder, sha256_of
 from cai.errors import CaiError
-from cai.folder.files import cache_folder, need, package_version, sha256_of
+from cai.packages import need, package_version
 from cai.texts.wording import reason_of
 from cai.weights.download import alone, download
 from cai.weights.exact import is_whole, make_folder

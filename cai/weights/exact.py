@@ -16,8 +16,9 @@ from typing import Any
 
 import orjson
 
+from cai.disk.hashes import sha256_of
 from cai.errors import CaiError
-from cai.folder.files import need, sha256_of
+from cai.packages import need
 
 RECORD = "sha256.json"  # of a folder: the hashes of its files as they were made
 BLOCK = 32  # weights that share a scale, and a minimum

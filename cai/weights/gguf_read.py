@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cai.errors import InputError
-from cai.folder.files import need
+from cai.packages import need
 from cai.records import Object, Values
 
 

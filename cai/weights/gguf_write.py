@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, UsageError
-from cai.folder.files import need
+from cai.packages import need
 from cai.records import Values
 from cai.weights.gguf_read import copy_metadata, write_file
 

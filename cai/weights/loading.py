@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, UnknownModel, UsageError
-from cai.folder.files import need
+from cai.packages import need
 from cai.records import Values
 from cai.texts.wording import listed, reason_of
 from cai.weights.bases import Base, check_kind, hub_reason

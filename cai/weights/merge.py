@@ -19,18 +19,12 @@ from typing import Any
 
 import orjson
 
+from cai.disk.hashes import cache_folder, sha256_of
+from cai.disk.locks import LOCK, take_lock
+from cai.disk.reading import read_object
+from cai.disk.writing import share_mode, unwritable, unwritten
 from cai.errors import CaiError, RunError, UsageError
-from cai.folder.files import (
-    LOCK,
-    cache_folder,
-    need,
-    read_object,
-    sha256_of,
-    share_mode,
-    take_lock,
-    unwritable,
-    unwritten,
-)
+from cai.packages import need
 from cai.records import Record, Values
 from cai.sources.files import path_of
 from cai.texts.wording import report_lines

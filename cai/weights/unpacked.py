@@ -9,8 +9,9 @@ from pathlib import Path
 
 import orjson
 
+from cai.disk.hashes import cache_folder, sha256_of
 from cai.errors import CaiError
-from cai.folder.files import cache_folder, need, package_version, sha256_of
+from cai.packages import need, package_version
 from cai.records import Values
 from cai.weights.gguf_read import gguf_metadata, misread
 from cai.weights.named import DEFAULT, NAMED

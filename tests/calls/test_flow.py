@@ -30,7 +30,7 @@ from cai.errors import (
     RunError,
     ServerDown,
 )
-from cai.folder.store import Store, read_calls
+from cai.folder.journal.store import Store, read_calls
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from stub import Stub, stub
 from terminal import cai, failed, on_terminal, process
 
 from cai.cli.main import _message
+from cai.disk.reading import read_if_there
 from cai.errors import RunError
-from cai.folder.files import read_if_there
-from cai.folder.run import find_info
+from cai.folder.info import find_info
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [

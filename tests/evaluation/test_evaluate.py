@@ -16,13 +16,13 @@ from kept import command, environment, run
 from steady import Steady
 
 import cai
+from cai.disk.locks import lock_folder
 from cai.errors import CaiError, UsageError
 from cai.evaluation.arena.figures import Evaluation, Figure, Line, Result
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.bounds import check_bounds, read_bounds
 from cai.evaluation.evaluate import EvaluateRun
-from cai.folder.files import lock_folder
-from cai.folder.store import read_calls
+from cai.folder.journal.store import read_calls
 from cai.runs.plan import estimate
 
 

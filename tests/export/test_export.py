@@ -31,9 +31,9 @@ from cai.export.export import dataset_card, export_run
 from cai.export.options import ExportOptions
 from cai.export.revisions import RevisionCut, sft_rows
 from cai.export.sft import COLUMNS
-from cai.folder.rows import DONE
+from cai.folder.journal.inputs import DONE
+from cai.folder.journal.store import read_calls
 from cai.folder.run import RunFolder
-from cai.folder.store import read_calls
 from cai.judge.gold import GoldVote
 from cai.records import Candidates, Drop, Label, Probed, Prompt, Rating, Record, Revision, Vote
 from cai.runs.doors import generate

@@ -25,8 +25,9 @@ from cai.export.export import export_run
 from cai.export.options import ExportOptions
 from cai.export.pairs import Filters, fault_of_texts
 from cai.export.preferences import PreferenceCut
+from cai.folder.info import read_info
 from cai.folder.lines import lines_in_order
-from cai.folder.run import RunFolder, read_info
+from cai.folder.run import RunFolder
 from cai.judge.certify import Binding, Calibration, Threshold
 from cai.records import Drop, Label
 from cai.texts import hygiene

@@ -13,8 +13,9 @@ from kept import rows, run
 from steady import steady
 
 from cai.errors import RunError
-from cai.folder.run import RunFolder, read_info
-from cai.folder.store import Store, StoredCall, read_calls
+from cai.folder.info import read_info
+from cai.folder.journal.store import Store, StoredCall, read_calls
+from cai.folder.run import RunFolder
 
 WAYS = ("bit", "byte", "zeros", "cut", "page")
 

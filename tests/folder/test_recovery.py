@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from stored_runs import IDENTITY, lost, revision
 
+from cai.folder.journal.payloads import call_key, canonical_call
 from cai.folder.lines import read_rows
 from cai.folder.run import RunFolder
-from cai.folder.store import call_key, canonical_call
 from cai.records import Completion, Prompt, Revision
 
 ROWS = "revisions.jsonl"

@@ -7,9 +7,9 @@ from typing import get_args
 import pytest
 
 from cai.errors import CaiError
-from cai.folder.rows import DONE, REASONS_OF_0_1_0, state_of
+from cai.folder.journal.inputs import DONE, REASONS_OF_0_1_0, state_of
+from cai.folder.journal.store import Store
 from cai.folder.run import RunFolder
-from cai.folder.store import Store
 from cai.records import DropReason
 
 # As version 0.1.0 listed them. A folder of that version holds places in this list, so that it must never change.

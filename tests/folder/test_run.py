@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from cai.disk.writing import write_atomically
 from cai.errors import RunError
-from cai.folder.files import write_atomically
-from cai.folder.rows import DONE
-from cai.folder.run import RunFolder, read_info
+from cai.folder.info import read_info
+from cai.folder.journal.inputs import DONE
+from cai.folder.run import RunFolder
 from cai.records import BadPrompt, ConstitutionRef, Drop, Prompt, Revision, Usage
 
 IDENTITY: dict[str, Any] = {"command": "generate", "seed": 0}

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from shared import ROOT
 
 from cai.errors import RunError
-from cai.folder.payloads import VARYING
-from cai.folder.store import Store, call_key, canonical_call, read_calls
+from cai.folder.journal.payloads import VARYING, call_key, canonical_call
+from cai.folder.journal.store import Store, read_calls
 from cai.records import Completion
 
 DONE = Completion("fine", "stop", "m-1", 10, 2)
@@ -273,7 +273,7 @@ CHILD = """
 import asyncio, os, sys
 from pathlib import Path
 from test_store import chat, put
-from cai.folder.store import Store
+from cai.folder.journal.store import Store
 
 async def main():
     store = Store(Path(sys.argv[1]))
@@ -477,7 +477,7 @@ import asyncio, random, resource, signal, sys
 from pathlib import Path
 from test_store import chat, put
 from cai.errors import RunError
-from cai.folder.store import Store
+from cai.folder.journal.store import Store
 
 if len(sys.argv) > 2:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -17,9 +17,9 @@ from stored_runs import IDENTITY, lost, make_run, revision
 
 import cai
 from cai.folder import lookup as module
+from cai.folder.journal.inputs import GROWS, digest_of
 from cai.folder.lines import lines_in_order, read_rows
 from cai.folder.lookup import Lookup
-from cai.folder.rows import GROWS, digest_of
 from cai.folder.run import RunFolder
 from cai.records import Drop, Prompt, Revision
 from cai.sources.files import read_records

@@ -13,8 +13,8 @@ from stored_runs import lost, make_run, revision
 from terminal import cai, failed
 
 import cai as package
+from cai.disk.locks import LOCK, take_lock
 from cai.errors import CaiError
-from cai.folder.files import LOCK, take_lock
 from cai.report.report import MOST_BYTES, ReportSummary
 
 OLD = Path(__file__).resolve().parents[1] / "folders-0.1.0"

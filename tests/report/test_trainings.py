@@ -11,8 +11,8 @@ import pytest
 from page_records import page_of, rows_of
 
 import cai
+from cai.disk.locks import LOCK, take_lock
 from cai.errors import RunError
-from cai.folder.files import LOCK, take_lock
 
 OLD = Path(__file__).resolve().parents[1] / "folders-0.1.0"
 

@@ -17,7 +17,7 @@ from tellers import Teller, telling
 import cai
 from cai.calls.again import RETRIABLE, how_again, reasons_of
 from cai.errors import CaiError, RunError, UsageError
-from cai.folder.store import Store, read_calls
+from cai.folder.journal.store import Store, read_calls
 from cai.runs.generate import GenerateRun
 from cai.runs.plan import estimate
 from cai.runs.sample import SampleRun

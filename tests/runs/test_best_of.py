@@ -25,7 +25,7 @@ import cai
 from cai.calls.flow import call_seed
 from cai.cli.runs import _play as play
 from cai.errors import BudgetReached, CallRejected, RunError, ServerDown, Unreadable, UsageError
-from cai.folder.store import cost_of, read_calls
+from cai.folder.journal.store import cost_of, read_calls
 from cai.records import Completion
 from cai.runs.plan import estimate
 from cai.runs.sample import SampleRun

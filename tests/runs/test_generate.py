@@ -14,7 +14,7 @@ from cai.cli.terminal.progress import Progress
 from cai.constitution.principles import Constitution, load_constitution
 from cai.engine.asked import ngrams_asked
 from cai.errors import CaiError, UsageError
-from cai.folder.files import identity_hash
+from cai.folder.identity import identity_hash
 from cai.runs.generate import GenerateRun, with_defaults
 from cai.runs.settings import GenerateSettings
 from cai.sources.yamlfile import make_settings as settings_of

@@ -19,8 +19,8 @@ from sample_runs import PROMPTS, cutting, seeded
 from sample_runs import run as sample_run
 
 from cai.errors import AuthenticationFailed, CallRejected, ModelStopped, RunError, SourceError, UsageError
+from cai.folder.journal.store import read_calls
 from cai.folder.lines import PAIR_BITS
-from cai.folder.store import read_calls
 from cai.judge.flows import is_valid
 from cai.records import Completion, Label
 from cai.runs.judging import CHECKED

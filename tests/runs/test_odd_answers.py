@@ -21,7 +21,7 @@ from cai.calls.prices import Tally
 from cai.cli.terminal import console
 from cai.errors import RowDropped
 from cai.export.export import export_run
-from cai.folder.store import Store, read_calls
+from cai.folder.journal.store import Store, read_calls
 from cai.records import Completion, Request, Sampling
 from cai.runs.label import LabelRun
 from cai.runs.sample import SampleRun

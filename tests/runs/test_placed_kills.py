@@ -19,7 +19,7 @@ from kept import IN_ANY_ORDER, call_keys, environment, run
 from kills import PLACES
 from steady import Steady
 
-from cai.folder.store import Store
+from cai.folder.journal.store import Store
 
 Play = Callable[..., Ended]
 PROMPTS = "inputs/prompts.jsonl"

@@ -10,7 +10,7 @@ from stub import stub
 
 from cai.constitution.principles import Constitution
 from cai.errors import RunError, UsageError
-from cai.folder.store import read_calls
+from cai.folder.journal.store import read_calls
 from cai.records import Request
 from cai.runs.doors import generate
 from cai.runs.generate import GenerateRun

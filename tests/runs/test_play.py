@@ -21,7 +21,7 @@ from fakes import gone
 from stub import Stub, http, scripted, stub
 
 import cai
-from cai.errors import (
+from cai.errors import (  # fmt: skip
     AuthenticationFailed,
     BudgetReached,
     ModelStopped,
@@ -30,9 +30,9 @@ from cai.errors import (
     SourceError,
     UnknownModel,
     UsageError,
-)  # fmt: skip
+)
 from cai.export.export import export_run
-from cai.folder.store import read_calls
+from cai.folder.journal.store import read_calls
 from cai.records import Revision
 from cai.runs.generate import GenerateRun
 from cai.runs.play import WAITING, in_thread

@@ -15,7 +15,7 @@ from sample_runs import PROMPTS, cutting, rows_of, run, seeded, setup
 
 from cai.cli.terminal.progress import Progress
 from cai.errors import CaiError, ModelStopped, RunError, UsageError
-from cai.folder.store import read_calls
+from cai.folder.journal.store import read_calls
 from cai.records import Completion
 from cai.runs.pairs import describe_source, read_pairs
 from cai.runs.plan import estimate

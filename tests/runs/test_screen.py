@@ -19,7 +19,7 @@ from cai import make_report
 from cai.engine.screen import ordinary
 from cai.errors import Unreadable, UsageError
 from cai.export.export import export_run
-from cai.folder.store import Store
+from cai.folder.journal.store import Store
 from cai.records import Revision
 from cai.runs.generate import GenerateRun
 from cai.runs.plan import estimate

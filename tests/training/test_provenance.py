@@ -10,7 +10,7 @@ import orjson
 import pytest
 from training_records import make
 
-from cai.folder.files import identity_hash
+from cai.folder.identity import identity_hash
 from cai.judge.certify import Calibration, Threshold
 from cai.training.report.card import card
 from cai.training.train import provenance

@@ -23,8 +23,8 @@ import torch
 import transformers
 from trainings import chats, ctrl_c, lines, losses, record, weights, write_lines
 
+from cai.disk.writing import unwritten
 from cai.errors import LossNotFinite, RunError, UsageError
-from cai.folder.files import unwritten
 from cai.training.setup.opening import this_machine
 from cai.training.train import train as train_any
 from cai.training.trainers.loop import check_reporters

@@ -18,7 +18,7 @@ from pair_labels import vote
 from stored_runs import lost, make_run, revision
 from viewed_runs import add, facets, lines, make_folder, opened, read, rows
 
-from cai.folder.run import find_info
+from cai.folder.info import find_info
 from cai.records import Drop
 from cai.report.folders import RunRows, reason_text
 from cai.viewer import growing

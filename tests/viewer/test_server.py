@@ -24,7 +24,7 @@ from terminal import failed as failed_command
 from terminal import process
 from viewers import Viewer, viewer
 
-from cai.folder.store import read_calls
+from cai.folder.journal.store import read_calls
 from cai.records import Candidate, Candidates, Usage
 from cai.viewer.index import Index
 from cai.viewer.questions import Answers, AskState, Wishes

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cai.disk import hashes
 from cai.errors import CaiError, InputError, MissingExtra
-from cai.folder import files
 from cai.weights import embedded as weights
 from cai.weights import gguf_read
 from cai.weights.named import DEFAULT, NAMED
@@ -51,11 +51,11 @@ def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.delenv("CAI_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert files.cache_folder() == tmp_path / ".cache" / "cai"
+    assert hashes.cache_folder() == tmp_path / ".cache" / "cai"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert files.cache_folder() == tmp_path / "xdg" / "cai"
+    assert hashes.cache_folder() == tmp_path / "xdg" / "cai"
     monkeypatch.setenv("CAI_CACHE", "~/mine")
-    assert files.cache_folder() == tmp_path / "mine"
+    assert hashes.cache_folder() == tmp_path / "mine"
 
 
 def test_conversion_keeps_metadata_and_exact_tensors_and_makes_the_rest_q8_0(tmp_path: Path) -> None:
@@ -134,35 +134,35 @@ def test_a_fingerprint_follows_the_bytes_and_not_the_place(tmp_path: Path) -> No
     one, two = tmp_path / "one.bin", tmp_path / "two.bin"
     one.write_bytes(bytes(3_000_000))
     two.write_bytes(bytes(3_000_000))
-    assert files.fingerprint(one) == files.fingerprint(two)
+    assert hashes.fingerprint(one) == hashes.fingerprint(two)
     two.write_bytes(bytes(2_999_999) + b"x")
-    assert files.fingerprint(one) != files.fingerprint(two)
+    assert hashes.fingerprint(one) != hashes.fingerprint(two)
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "model.bin").write_bytes(b"x")
-    first = files.fingerprint(folder)
+    first = hashes.fingerprint(folder)
     (folder / "config.json").write_bytes(b"{}")
-    assert files.fingerprint(folder) != first
+    assert hashes.fingerprint(folder) != first
 
 
 @pytest.mark.parametrize("place", [0, 65_536, 1_000_000, 2_999_999])
 def test_a_fingerprint_follows_every_byte(tmp_path: Path, place: int) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(3_000_000))
-    before = files.fingerprint(path)
+    before = hashes.fingerprint(path)
     path.write_bytes(bytes(place) + b"x" + bytes(2_999_999 - place))
-    assert files.fingerprint(path) != before
+    assert hashes.fingerprint(path) != before
 
 
 def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(files, "LARGE", 1000)
+    monkeypatch.setattr(hashes, "LARGE", 1000)
     path = tmp_path / "model.bin"
 
     def told(content: bytes, time: int) -> str:
         path.write_bytes(content)
         os.utime(path, ns=(time, time))
-        return files.fingerprint(path)
+        return hashes.fingerprint(path)
 
     year = 10**9 * 86_400 * 365
     first = told(bytes(1000), year)
@@ -176,15 +176,15 @@ def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path.with_name("new").write_bytes(b"x" * 1000)
     path.with_name("new").replace(path)  # another inode
     os.utime(path, ns=(year + 2, year + 2))
-    assert files.fingerprint(path) != first
+    assert hashes.fingerprint(path) != first
 
 
 def test_a_file_that_changed_just_now_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(files, "LARGE", 1000)
+    monkeypatch.setattr(hashes, "LARGE", 1000)
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(1000))
-    assert files.fingerprint(path) == files.fingerprint(path)
+    assert hashes.fingerprint(path) == hashes.fingerprint(path)
     assert not (tmp_path / "cache").exists()
 
 
@@ -192,22 +192,22 @@ def test_a_fingerprint_needs_no_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(files, "LARGE", 1000)
+    monkeypatch.setattr(hashes, "LARGE", 1000)
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(1000))
     os.utime(path, (0, 0))
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
-    found = files.fingerprint(path)
+    found = hashes.fingerprint(path)
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.INFO, "cai"):
-        assert files.fingerprint(path) == found
+        assert hashes.fingerprint(path) == found
     assert "cannot be remembered" in caplog.text
 
 
 def test_two_processes_may_remember_one_fingerprint_at_the_same_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(files, "LARGE", 1000)
+    monkeypatch.setattr(hashes, "LARGE", 1000)
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(1000))
@@ -216,31 +216,31 @@ def test_two_processes_may_remember_one_fingerprint_at_the_same_time(
 
     def after_another(old: Path, new: Path) -> None:
         monkeypatch.setattr(os, "replace", replace)
-        files.fingerprint(path)
+        hashes.fingerprint(path)
         replace(old, new)
 
     monkeypatch.setattr(os, "replace", after_another)
     with caplog.at_level(logging.INFO, "cai"):
-        digest = files.fingerprint(path)
+        digest = hashes.fingerprint(path)
     (note,) = (tmp_path / "cache" / "hashes").iterdir()
-    assert note.read_bytes().endswith(files.sha256_of(path).encode()) and files.fingerprint(path) == digest
+    assert note.read_bytes().endswith(hashes.sha256_of(path).encode()) and hashes.fingerprint(path) == digest
     assert caplog.text == ""
 
 
 def test_a_note_that_may_not_be_read_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LARGE", 1000)
+    monkeypatch.setattr(hashes, "LARGE", 1000)
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(1000))
     os.utime(path, (0, 0))
-    digest = files.fingerprint(path)
+    digest = hashes.fingerprint(path)
     (note,) = (tmp_path / "cache" / "hashes").iterdir()
 
     def refuse(path: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "read_bytes", refuse)  # as root, whom no mode keeps out, could not try it otherwise
-    assert files.fingerprint(path) == digest and note.exists()
+    assert hashes.fingerprint(path) == digest and note.exists()
 
 
 def test_a_cache_that_cannot_be_written_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_weights_that_are_put_in_the_place_of_ours_are_not_opened(
 ) -> None:
     """Neither under the name that ours has, nor under one that ends in their own hash."""
     other = small_gguf(tmp_path / "other.gguf")
-    end = MODEL.digest if renamed else files.sha256_of(other)
+    end = MODEL.digest if renamed else hashes.sha256_of(other)
     (tmp_path / "cache").mkdir()
     other.rename(tmp_path / "cache" / f"{weights.STEM}-{end[:12]}.gguf")
     monkeypatch.setenv("CAI_CACHE", str(tmp_path / "cache"))

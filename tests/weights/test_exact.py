@@ -17,7 +17,7 @@ import tiny
 import transformers
 from scored import USERS, scores
 
-from cai.folder.files import sha256_of
+from cai.disk.hashes import sha256_of
 from cai.models.inprocess import local
 from cai.weights import embedded, exact
 from cai.weights.gguf_read import copy_metadata, write_file

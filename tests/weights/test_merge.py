@@ -30,8 +30,9 @@ from scored import scores
 
 from cai.calls.model import Call
 from cai.cli import chat as cli_chat
+from cai.disk.hashes import cache_folder
+from cai.disk.locks import take_lock
 from cai.errors import CaiError, RunError, UnknownModel, UsageError
-from cai.folder.files import cache_folder, take_lock
 from cai.models import open_model
 from cai.records import Message, Request, Sampling
 from cai.weights import merge as merging

@@ -18,8 +18,8 @@ import tiny
 import transformers
 from adapters import adapter
 
+from cai.disk.hashes import fingerprint
 from cai.errors import CaiError
-from cai.folder.files import fingerprint
 from cai.weights import unpacked as module
 from cai.weights.bases import base_of, find_base
 from cai.weights.gguf_write import write_gguf
@@ -101,8 +101,8 @@ def test_an_adapters_base_is_checked_and_made_again_if_its_file_is_there(file: P
 def test_other_bytes_of_a_file_are_seen_whatever_a_note_says_of_its_hash(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cai.folder.files.LARGE", 1)
-    monkeypatch.setattr("cai.folder.files.SETTLED", 0)
+    monkeypatch.setattr("cai.disk.hashes.LARGE", 1)
+    monkeypatch.setattr("cai.disk.hashes.SETTLED", 0)
     before = unpacked_name(file)
     assert before.endswith(fingerprint(file))  # as it was named before; and its hash is remembered now
     flip(file)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cai.disk.reading import exists
 from cai.errors import InputError, UsageError
 from cai.evaluation.arena.figures import Figure
-from cai.folder.files import differences, exists
+from cai.folder.identity import differences
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import FILE, Binding, load_calibration
 from cai.judge.metrics import Metrics

@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 import orjson
 
 from cai.chat import find_spec
+from cai.disk.reading import exists, read_if_there
+from cai.disk.writing import write_atomically
 from cai.errors import RunError, SourceError, UsageError
 from cai.evaluation.arena.figures import FILE, Contestant
 from cai.evaluation.arena.provenance import with_training
 from cai.evaluation.arena.settings import EvaluateSettings
-from cai.folder.files import exists, read_if_there, write_atomically
+from cai.folder.info import find_info
 from cai.folder.lines import DROPPED, read_rows
-from cai.folder.run import find_info
 from cai.models import check_hosts
 from cai.models.specs import HIDDEN, without_address
 from cai.records import BadPrompt, Candidate, Candidates, Drop, Place, Prompt, Values

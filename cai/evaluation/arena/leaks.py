@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cai.disk.reading import exists
 from cai.errors import CaiError, UsageError
 from cai.evaluation.arena.figures import Contestant
 from cai.evaluation.arena.provenance import stages_of
-from cai.folder.files import exists
 from cai.records import Object, Record, Turns
 from cai.sources.cases import read_case, written
 from cai.sources.conversations import prompt_hash, prompt_in

@@ -13,9 +13,9 @@ from typing_extensions import TypedDict
 
 from cai.errors import CaiError
 from cai.evaluation.arena.figures import Contestant
-from cai.folder.files import identity_hash
+from cai.folder.identity import identity_hash
+from cai.folder.info import find_info
 from cai.folder.lines import BAD_ROW
-from cai.folder.run import find_info
 from cai.records import ConstitutionRef, Object, Values
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import listed

@@ -15,7 +15,7 @@ from cai.evaluation.arena.probe import ProbeRun, read_probed
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.suites.drift import drift_lines, reply_probes, scored
 from cai.evaluation.suites.reply_texts import ReplyTexts
-from cai.folder.files import identity_hash
+from cai.folder.identity import identity_hash
 from cai.models import open_models
 from cai.records import Candidates, Place, Prompt
 from cai.runs.run import Run

@@ -21,8 +21,8 @@ from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics.winrate import win_rate
 from cai.evaluation.suites.refusals import Refusals
 from cai.evaluation.suites.verdicts import against_half, counts_of, detectable_facts, note_of
-from cai.folder.files import identity_hash
-from cai.folder.run import find_info
+from cai.folder.identity import identity_hash
+from cai.folder.info import find_info
 from cai.models import open_models
 from cai.records import Candidate, Candidates, Entry, Place, Rating, Values
 from cai.runs.label import LabelRun

@@ -19,10 +19,10 @@ from tempfile import TemporaryDirectory
 import orjson
 
 from cai.calls.model import Model, spec_of
+from cai.disk.reading import exists, read_object
 from cai.errors import MissingExtra, UsageError
 from cai.evaluation.arena.arena import Arena
 from cai.evaluation.arena.figures import Contestant
-from cai.folder.files import exists, read_object
 from cai.records import Values
 from cai.sources.yamlfile import read_regular
 from cai.texts.wording import one_line, reason_of

@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
+from cai.disk.writing import write_atomically
 from cai.errors import CaiError, UsageError
-from cai.folder.files import package_version, write_atomically
+from cai.packages import package_version
 from cai.records import Object, Values
 from cai.texts.wording import nearest, one_line, reason_of
 

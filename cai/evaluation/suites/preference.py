@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from cai.disk.writing import write_atomically
 from cai.evaluation.arena.arena import REPLIES, Arena
 from cai.evaluation.arena.figures import Contestant, Evaluator, Line, Result
 from cai.evaluation.arena.gold import FILE, read_gold
@@ -18,9 +19,9 @@ from cai.evaluation.arena.outcomes import Outcome, contests_of, outcomes_of, rea
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics import stopping
 from cai.evaluation.suites import verdicts
-from cai.folder.files import identity_hash, write_atomically
+from cai.folder.identity import identity_hash
+from cai.folder.info import find_info
 from cai.folder.lines import DROPPED
-from cai.folder.run import find_info
 from cai.judge.gold import random_order
 from cai.models import open_models
 from cai.records import Candidate, Candidates, Contest, Place

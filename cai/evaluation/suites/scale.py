@@ -24,7 +24,7 @@ from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.statistics.estimates import mean_of
 from cai.evaluation.statistics.paired import difference
-from cai.folder.files import identity_hash
+from cai.folder.identity import identity_hash
 from cai.models import open_models
 from cai.records import Candidates, Completion, Entry, Place, Rating, Request, Values
 from cai.runs.run import Run

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from cai.calls.model import Call
+from cai.disk.reading import read_if_there
 from cai.errors import CallRejected, UsageError
-from cai.folder.answers import log_sum
-from cai.folder.files import read_if_there
+from cai.folder.journal.answers import log_sum
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_model import TransformersModel
 from cai.models.inprocess.hf_rows import Row

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cai.calls.model import Call
+from cai.disk.hashes import fingerprint
+from cai.disk.reading import read_if_there
 from cai.errors import CallRejected, UsageError
-from cai.folder.files import fingerprint, read_if_there
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_model import TransformersModel
 from cai.models.inprocess.hf_rows import Row

@@ -12,9 +12,9 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from cai.errors import ModelStopped
-from cai.folder.files import need
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_words import HFTokenizer
+from cai.packages import need
 from cai.records import Abilities
 from cai.sources.files import path_of
 from cai.weights.bases import Base, at_commit, base_at, check_kind

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from cai.errors import CallRejected
-from cai.folder.answers import added
+from cai.folder.journal.answers import added
 from cai.records import Values
 from cai.weights.chat_templates import FOLDED, begins_with_system, folded, has_system, in_parts, takes_parts
 from cai.weights.control_tokens import apart, control_tokens, normalizer, special_tokens

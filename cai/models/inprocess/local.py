@@ -13,8 +13,9 @@ from threading import Event
 from typing import Any, Literal
 
 from cai.calls.model import Call
+from cai.disk.hashes import fingerprint
+from cai.disk.reading import read_if_there
 from cai.errors import InputError, MissingExtra, ModelStopped, UsageError
-from cai.folder.files import fingerprint, read_if_there
 from cai.models.inprocess.local_engine import BLOCK, LocalEngine, last_line
 from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, question, reply_of

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cai.errors import CallRejected, ModelStopped
-from cai.folder.answers import words
+from cai.folder.journal.answers import words
 from cai.models.remote.envelope import known, tokens_in
 from cai.models.remote.failures import Failure, shown
 from cai.records import Completion, Object, Request, Values

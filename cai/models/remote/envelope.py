@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from cai.errors import CallRejected, ModelFault
-from cai.folder.answers import added, count, log_probabilities, log_probability, words
+from cai.folder.journal.answers import added, count, log_probabilities, log_probability, words
 from cai.models.remote.failures import complains, letters, shown
 from cai.records import Completion, Finish, Object, Values
 from cai.texts.thoughts import split_thoughts

@@ -7,9 +7,9 @@ from typing import Any
 
 from cai.calls.again import journals_of
 from cai.folder.growth import OF_REPLIES, growth
-from cai.folder.rows import DONE, GROWS, digest_of
-from cai.folder.run import find_info
-from cai.folder.store import Store
+from cai.folder.info import find_info
+from cai.folder.journal.inputs import DONE, GROWS, digest_of
+from cai.folder.journal.store import Store
 from cai.records import BadPrompt, Item, Playable, Values
 
 JOURNAL = "calls.sqlite"

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, RunError
-from cai.folder.files import identity_hash
 from cai.folder.growth import HASH, growth, is_same_source, lasting, refusal, refusals
+from cai.folder.identity import identity_hash
+from cai.folder.info import find_info
+from cai.folder.journal.rows import kind_of
+from cai.folder.journal.store import Store
 from cai.folder.moves import Moves
-from cai.folder.rows import kind_of
-from cai.folder.run import find_info
-from cai.folder.store import Store
 from cai.records import Object, Values
 from cai.texts.wording import counted, plural
 

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import orjson
 import yaml
 
+from cai.disk.writing import write_atomically
 from cai.errors import MissingExtra
-from cai.folder.files import need, write_atomically
+from cai.packages import need
 from cai.records import Object, Values
 from cai.texts.wording import AFTER, BEFORE, GREY, code, new_figure, png_of, render_card, without_path
 from cai.training.data.dataset import SPLIT

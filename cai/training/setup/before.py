@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cai.disk.reading import read_if_there
 from cai.errors import RunError
-from cai.folder.files import read_if_there
 from cai.records import Object
 from cai.sources.files import path_of
 from cai.weights.bases import mark_of

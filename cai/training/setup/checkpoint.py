@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from cai.disk.reading import check_files
 from cai.errors import CaiError, RunError
-from cai.folder.files import check_files
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import reason_of
 

@@ -17,17 +17,11 @@ from typing import Any
 
 import orjson
 
+from cai.disk.locks import LOCK, lock_folder, missing_folders, unmake
+from cai.disk.reading import check_files, read_object
+from cai.disk.writing import write_atomically
 from cai.errors import CaiError, RunError
-from cai.folder.files import (
-    LOCK,
-    check_files,
-    differences,
-    lock_folder,
-    missing_folders,
-    read_object,
-    unmake,
-    write_atomically,
-)
+from cai.folder.identity import differences
 from cai.records import Object, Values
 from cai.training.setup.checkpoint import is_whole
 

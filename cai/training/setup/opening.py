@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import UsageError
-from cai.folder.files import need
+from cai.packages import need
 from cai.sources.files import path_of
 from cai.sources.yamlfile import read_regular
 from cai.training.setup.before import trainings_of

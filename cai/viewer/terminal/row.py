@@ -12,12 +12,12 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
+from cai.disk.reading import exists, read_object
 from cai.errors import RunError, UsageError
-from cai.folder.files import exists, read_object
+from cai.folder.info import find_info
+from cai.folder.journal.rows import kind_of
+from cai.folder.journal.store import StoredCall
 from cai.folder.lookup import MOST_IDS, Entry, Lookup
-from cai.folder.rows import kind_of
-from cai.folder.run import find_info
-from cai.folder.store import StoredCall
 from cai.records import Drop, Label, Object, Record, Values
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import close_to, counted, nearest, one_line, shortened

@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import orjson
 
+from cai.disk.reading import read_object
 from cai.errors import RunError, UsageError
 from cai.evaluation.arena.figures import FILE as EVALUATION
-from cai.folder.files import read_object
-from cai.folder.rows import DONE
-from cai.folder.run import find_info
-from cai.folder.store import Store
+from cai.folder.info import find_info
+from cai.folder.journal.inputs import DONE
+from cai.folder.journal.store import Store
 from cai.records import KINDS, Values
 from cai.report.folders import is_in_use
 from cai.report.places import FOLDERS

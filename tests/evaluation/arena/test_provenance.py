@@ -13,7 +13,7 @@ from label_runs import scorer
 
 from cai.evaluation.arena.figures import Contestant
 from cai.evaluation.arena.provenance import independence, stages_of, trained_of, with_training
-from cai.folder.files import identity_hash
+from cai.folder.identity import identity_hash
 from cai.training.train import provenance, train
 from cai.weights.bases import mark_of
 

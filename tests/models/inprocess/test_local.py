@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from cai.calls.model import Call
+from cai.disk.hashes import cache_folder
 from cai.errors import CallRejected, InputError, ModelStopped, UsageError
-from cai.folder.files import cache_folder
 from cai.models.inprocess.local import LocalModel
 from cai.models.inprocess.local_engine import BLOCK
 from cai.models.inprocess.local_words import LocalTokenizer

@@ -14,7 +14,7 @@ from habits import MODEL, Answer, Asked, Habits, Mode, answer, chat, serving
 import cai
 from cai.calls.model import Call, Connection
 from cai.errors import CallRejected, ModelStopped, UnknownModel, UsageError
-from cai.folder.store import read_calls
+from cai.folder.journal.store import read_calls
 from cai.models.remote.decisions import OPENAI_MOST
 from cai.models.remote.openai import OpenAIModel
 from cai.records import Decision, Message, Request, Sampling

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from cai.engine.ask_judge import LISTED
 from cai.engine.letters import read_letters
 from cai.errors import CallRejected, ModelError, ModelFault
-from cai.folder.answers import log_sum
-from cai.folder.store import Store, read_calls
+from cai.folder.journal.answers import log_sum
+from cai.folder.journal.store import Store, read_calls
 from cai.judge.flows import read_choice as read_vote
 from cai.models.remote.envelope import finish_of, read_choice, read_message
 from cai.models.remote.failures import loads

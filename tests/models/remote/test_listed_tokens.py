@@ -12,7 +12,7 @@ from habits import Answer, Asked, Habits, Mode, answer, chat, listed, serving
 
 import cai
 from cai.calls.model import Call, Connection
-from cai.folder.store import read_calls
+from cai.folder.journal.store import read_calls
 from cai.models.remote.openai import OpenAIModel
 from cai.records import Request, Sampling
 

@@ -21,7 +21,7 @@ from yarl import URL
 import cai
 from cai.cli.main import main
 from cai.errors import CaiError
-from cai.folder.store import read_calls
+from cai.folder.journal.store import read_calls
 from cai.models.remote.secrets import LEAST, Secrets, secrets_of
 
 FORMS: dict[str, Callable[[str], str]] = {

@@ -13,8 +13,8 @@ from kept import OLD_FOLDERS, run
 from steady import Steady
 from terminal import cai, failed, on_terminal
 
+from cai.folder.journal.store import read_calls
 from cai.folder.lines import read_drops
-from cai.folder.store import read_calls
 from cai.records import Probed, Usage
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 \u202eback\u2066 \r\x08over \x9b31m \u200bzero\ufeff \U000e0041tag"

@@ -18,8 +18,8 @@ from steady import Steady
 from stored_runs import IDENTITY, lost, make_run, revision
 from terminal import cai, failed, on_terminal
 
+from cai.folder.journal.store import Store
 from cai.folder.run import RunFolder
-from cai.folder.store import Store
 from cai.records import Completion
 from cai.viewer.terminal.shelf import Folder, find_folders
 

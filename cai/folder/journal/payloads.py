@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from cai.folder.answers import MOST_TOKENS
-from cai.records import Usage
+import orjson
+
+from cai.folder.journal.answers import MOST_TOKENS
+from cai.records import Usage, Values
 
 # The values of a payload that differ from call to call; the rest, the skeleton, is shared by thousands of calls.
 VARYING = frozenset({"content", "text", "prompt", "system", "seed", "id", "index", "sample"})
@@ -125,3 +127,18 @@ def spent(db: sqlite3.Connection) -> Spent:
         (reused,) = db.execute("SELECT COUNT(*) FROM reused").fetchone()
         query += " WHERE key NOT IN (SELECT key FROM reused)"
     return Spent(*(*db.execute(query).fetchone(), reused))
+
+
+def canonical_call(provider: str, name: str, payload: Values, sample: int) -> bytes:
+    """The text that a call's key is the hash of: provider, model, exact payload and sample index; never the URL."""
+    return orjson.dumps([provider, name, payload, sample], option=orjson.OPT_SORT_KEYS)
+
+
+def call_key(canonical: bytes) -> bytes:
+    """The 16 bytes that name a call: a prefix of the SHA-256 of its canonical text."""
+    return hashlib.sha256(canonical).digest()[:16]
+
+
+def unless_none(convert: Callable[[Any], Any], value: Any) -> Any:
+    """What `convert` makes of a value; None for None."""
+    return None if value is None else convert(value)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
 from cai.errors import CaiError
-from cai.records import KINDS, DropReason, Kind, Message
-from cai.sources.conversations import prompt_hash
+from cai.folder.journal.inputs import DONE, FINISHED, GROWS, state_of
+from cai.records import KINDS, Kind
 
-RETRIED: tuple[DropReason, ...] = ("model_error",)  # drops that are tried again when the run is resumed
 TRAINING = {name for kind in KINDS.values() for name in kind.training}
 # Stages of an export: the row itself is finished, it is only not in a file. Those of labels are left out as pairs.
 EXPORT_STAGES = TRAINING | {"pairs"}
@@ -26,18 +24,9 @@ TRAINING_FILES = {
     for side in ("", ".eval")
     for form in ("jsonl", "parquet")
 }
-DONE = "done"  # the state of a finished row; that of a dropped one is the reason
-GROWS = "grows"  # that of a finished row which is played again, since its run asks for more now
-FINISHED = (DONE, GROWS)
 MOVED = ".moved"  # what a file ends in that is to take the place of another
 REPEATS = "repeats"  # stands among the files, and says in place of a size:
 NOTHING, DROPS, ROWS = range(3)  # which inputs may have several lines: none, what was dropped, or rows, too
-# Version 0.1.0 wrote a state as a number: 1 for a finished row, 100 + the place here for a dropped one. Never changes.
-REASONS_OF_0_1_0: tuple[DropReason, ...] = (
-    "bad_input", "invalid_vote", "order_flip", "low_confidence", "identical", "duplicate_prompt", "near_duplicate",
-    "empty", "truncated", "preamble_leak", "role_mixup", "refused_benign", "length_ratio", "both_refused",
-    "content_filter", "model_error", "too_long", "not_extreme", "over_target",
-)  # fmt: skip
 AHEAD = 1_000  # inputs whose states are read at once: a query for each takes 5 µs, seven times as long
 TABLES = """
 CREATE TABLE IF NOT EXISTS files(name TEXT PRIMARY KEY, size INTEGER NOT NULL);
@@ -51,34 +40,6 @@ def kind_of(command: str) -> Kind:
     if command not in KINDS:
         raise CaiError(f"a run of cai {command} is of no kind that this version knows (KINDS in cai/records.py)")
     return KINDS[command]
-
-
-def state_of(stored: str | int) -> str:
-    """A state by name, whichever version wrote it."""
-    if isinstance(stored, str):
-        return stored
-    try:
-        return DONE if stored == 1 else REASONS_OF_0_1_0[stored - 100]
-    except (TypeError, IndexError):
-        raise sqlite3.DatabaseError(f"{stored!r} is no state") from None
-
-
-def names_of(digest: bytes, row_id: str) -> list[bytes]:
-    """What no second prompt of a run may share with this one: its conversation, and the id the input gives it."""
-    names = [b"p" + digest]
-    if row_id != digest.hex():
-        names.append(b"i" + hashlib.sha256(row_id.encode("utf-8", "surrogatepass")).digest()[:16])
-    return names
-
-
-def digest_of(key: str | None, messages: Sequence[Message] | None) -> bytes:
-    """16 bytes that name the content of what is played: a conversation, or what the key of a pair names.
-
-    Nothing for a record that was not a prompt.
-    """
-    if key is not None:
-        return bytes.fromhex(key)
-    return b"" if messages is None else bytes.fromhex(prompt_hash(messages))
 
 
 def _written(path: Path, lines: Iterable[bytes]) -> int:

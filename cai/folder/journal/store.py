@@ -6,7 +6,6 @@ It works on the event loop's own thread: what comes within two milliseconds is o
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import sqlite3
 import time
 import zlib
@@ -18,10 +17,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from cai.errors import RunError
-from cai.folder.answers import count, finish, log_probabilities, log_probability
-from cai.folder.files import Guard
-from cai.folder.payloads import REUSED, Spent, Texts, each_varying, seal_of, sound, spent
-from cai.folder.rows import TABLES, Rows
+from cai.folder.journal.answers import count, finish, log_probabilities, log_probability
+from cai.folder.journal.guard import Guard
+from cai.folder.journal.payloads import REUSED, Spent, Texts, each_varying, seal_of, sound, spent, unless_none
+from cai.folder.journal.rows import TABLES, Rows
 from cai.records import Completion, Values
 
 SCHEMA_VERSION = 2  # 1, of version 0.1.0, has states as numbers
@@ -41,21 +40,6 @@ ANSWER = (
 )
 LIMITS = ("max_tokens", "max_completion_tokens")  # of a payload: the most tokens of its answer, as providers name it
 SEALED = f"skeleton, varying, {ANSWER}, cost"
-
-
-def canonical_call(provider: str, name: str, payload: Values, sample: int) -> bytes:
-    """The text that a call's key is the hash of: provider, model, exact payload and sample index; never the URL."""
-    return orjson.dumps([provider, name, payload, sample], option=orjson.OPT_SORT_KEYS)
-
-
-def call_key(canonical: bytes) -> bytes:
-    """The 16 bytes that name a call: a prefix of the SHA-256 of its canonical text."""
-    return hashlib.sha256(canonical).digest()[:16]
-
-
-def unless_none(convert: Callable[[Any], Any], value: Any) -> Any:
-    """What `convert` makes of a value; None for None."""
-    return None if value is None else convert(value)
 
 
 class StoredCall(NamedTuple):

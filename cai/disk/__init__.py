@@ -1,0 +1,1 @@
+"""Files and folders of ours: written at once, read, locked and hashed."""

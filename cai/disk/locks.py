@@ -1,0 +1,65 @@
+"""Folders that one process has for itself: made, locked, and removed again if nothing came of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import takewhile
+from pathlib import Path
+from typing import IO
+
+from cai.disk.reading import exists
+from cai.disk.writing import unwritable
+from cai.errors import RunError
+
+LOCK = ".lock"
+
+
+def lock_file(file: IO[bytes], *, wait: bool = True) -> None:
+    """Lock an open file until it is closed; OSError if another process has it and is not waited for."""
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(0)  # of a file that others append to, all lock the same byte
+        mode = msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK  # type: ignore[attr-defined,unused-ignore]
+        msvcrt.locking(file.fileno(), mode, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def take_lock(path: Path) -> IO[bytes]:
+    """Take the folder's lock, which the system lets go when the process ends, however it ends."""
+    file = open(path, "ab")  # noqa: SIM115
+    try:
+        lock_file(file, wait=False)
+    except OSError:
+        file.close()
+        raise RunError(f"{path.parent} is in use by another process: wait for it, or name another --out") from None
+    return file
+
+
+def lock_folder(path: Path, check: Callable[[], object]) -> IO[bytes]:
+    """Create a folder if need be, and take its lock; a folder that `check` refuses gets no lock file."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        check()
+        return take_lock(path / LOCK)
+    except OSError as error:
+        raise unwritable(path, error, "change its permissions, or choose another folder") from error
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """The folder and those above it that are not there yet, the innermost first."""
+    return list(takewhile(lambda each: not exists(each), (path, *path.parents)))
+
+
+def unmake(folders: Sequence[Path], names: Iterable[str]) -> None:
+    """Remove what a start that was refused has made: files of the first folder, then the folders if they are empty."""
+    with suppress(OSError):
+        for name in names:
+            (folders[0] / name).unlink(missing_ok=True)
+        for folder in folders:
+            folder.rmdir()
