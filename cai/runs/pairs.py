@@ -130,7 +130,7 @@ def pairs_of_row(row: Object, pairing: str = "all", each: int | None = None) -> 
 def _of_records(records: Iterable[tuple[int, Any]], pairing: str) -> Iterator[Place]:
     for unit, (line, record) in enumerate(records):
         try:
-            yield from placed(_of_record(record, pairing), unit)
+            yield from placed(pairs_of_record(record, pairing), unit)
         except BadRecord as bad:
             yield unit << PAIR_BITS, BadPrompt(line=line, problem=bad.problem, reason=bad.reason)
 
@@ -142,7 +142,7 @@ def placed(pairs: Iterable[Contest], unit: int) -> Iterator[Place]:
         yield position, replace(contest, position=position)
 
 
-def _of_record(record: Any, pairing: str) -> list[Contest]:
+def pairs_of_record(record: Any, pairing: str) -> list[Contest]:
     """The pairs of one record, whatever its shape; their positions count within it."""
     if isinstance(record, Contest):
         return [record]

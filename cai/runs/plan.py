@@ -181,7 +181,7 @@ def estimate(run: Plannable) -> Estimate:
     """Count what a run would ask, streaming through its items."""
     likely = {player: Counter[str]() for player in run.planned()}
     most = {player: Counter[str]() for player in run.planned()}
-    statuses = asyncio.run(_play(run, likely, most))
+    statuses = asyncio.run(rehearse(run, likely, most))
     roles = _roles(run, likely)
     sums = _sums(roles)
     bounds = _sums(_roles(run, most))
@@ -200,7 +200,7 @@ def estimate(run: Plannable) -> Estimate:
     )
 
 
-async def _play(run: Plannable, likely: Counts, most: Counts) -> Counter[str]:
+async def rehearse(run: Plannable, likely: Counts, most: Counts) -> Counter[str]:
     """Count what is asked about new items; returns how many items are new, finished and unusable."""
     statuses = Counter[str]()
     parts = list(run.parts())
