@@ -21,8 +21,8 @@ from _common import conditions, cpu_seconds, stub
 from judge import WIDTH, made_up
 
 from cai.records import Label
-from cai.runs.label import LabelRun
-from cai.runs.settings import LabelSettings
+from cai.runs.kinds.label import LabelRun
+from cai.runs.kinds.settings import LabelSettings
 from cai.sources.yamlfile import make_settings
 
 PRINCIPLES = (1, 3, 16)

@@ -29,9 +29,9 @@ from _common import conditions, cpu_seconds, stub
 from cai.calls.model import Call
 from cai.models.inprocess.local import LocalModel
 from cai.records import Contest, Request, Sampling
-from cai.runs.label import LabelRun
-from cai.runs.pairs import read_pairs
-from cai.runs.settings import LabelSettings
+from cai.runs.kinds.label import LabelRun
+from cai.runs.kinds.pairs import read_pairs
+from cai.runs.kinds.settings import LabelSettings
 from cai.sources.yamlfile import make_settings
 
 WIDTH = 50  # calls in flight

@@ -26,7 +26,7 @@ _NAMES = {  # of each module; type checkers read them in __init__.pyi, which `py
     "cai.judge.calibration": "calibrate_judge",
     "cai.records": "Candidate Candidates Drop Label Message Prompt Revision Round Usage Vote",
     "cai.report.report": "make_report",
-    "cai.runs.doors": "agenerate alabel asample generate label sample",
+    "cai.runs.kinds.doors": "agenerate alabel asample generate label sample",
     "cai.sources.files": "read_prompts",
     "cai.training.train": "train",
     "cai.weights.merge": "merge",

@@ -12,7 +12,7 @@ from sample_runs import seeded
 from sample_runs import setup as sample_setup
 
 from cai.records import Completion
-from cai.runs.sample import SampleRun
+from cai.runs.kinds.sample import SampleRun
 
 PROMPTS = ALL[:6]
 

@@ -12,8 +12,8 @@ from typing import Any
 from players import Player, digits
 
 from cai.records import Completion
-from cai.runs.label import LabelRun
-from cai.runs.settings import LabelSettings
+from cai.runs.kinds.label import LabelRun
+from cai.runs.kinds.settings import LabelSettings
 from cai.sources.yamlfile import make_settings
 
 

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cai.records import (
-    Contest,
-    Message,
-)
-from cai.runs.pairs import (
-    read_pairs,
-)
+from cai.records import Contest, Message
+from cai.runs.kinds.pairs import read_pairs
 
 TURN: tuple[Message, ...] = ({"role": "user", "content": "Hi?"},)
 

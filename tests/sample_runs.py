@@ -12,8 +12,8 @@ from unittest.mock import patch
 from players import Player, digits
 
 from cai.records import Completion
-from cai.runs.sample import SampleRun
-from cai.runs.settings import SampleSettings
+from cai.runs.kinds.sample import SampleRun
+from cai.runs.kinds.settings import SampleSettings
 from cai.sources.yamlfile import make_settings
 
 PROMPTS = [{"id": f"q{n}", "prompt": f"Question {n}?"} for n in range(12)]
@@ -32,7 +32,7 @@ def setup(prompts: Any, out: Path, *models: Player, player: Player | None = None
         return dict(zip(specs, players, strict=True))
 
     given = {"model": [f"recorded:{model.name}" for model in models], "out": out} | given
-    with patch("cai.runs.sample.open_models", opened):
+    with patch("cai.runs.kinds.sample.open_models", opened):
         return SampleRun(prompts, make_settings(SampleSettings, given))
 
 

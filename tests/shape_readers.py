@@ -9,7 +9,7 @@ from typing import Any
 from cai.evaluation.bench import _labelled
 from cai.judge.majority import People
 from cai.records import Contest, Prompt
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.pairs import read_pairs
 from cai.sources.cases import read_case
 from cai.sources.files import read_prompts
 from cai.training.data.rowfile import read_rows

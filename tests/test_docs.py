@@ -57,7 +57,7 @@ from cai.errors import UsageError
 from cai.models import open_model
 from cai.models.remote.presets import PRESETS, Preset
 from cai.records import Protocol
-from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings
+from cai.runs.kinds.settings import GenerateSettings, LabelSettings, SampleSettings
 from cai.weights.download import HUB
 from cai.weights.named import NAMED
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 import cai
 from cai.evaluation.trial import NOT_ASKED
 from cai.export.options import ExportOptions
-from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings
+from cai.runs.kinds.settings import GenerateSettings, LabelSettings, SampleSettings
 
 DOORS: list[tuple[str, type[BaseModel], set[str]]] = [  # with the fields that a function does not take
     ("generate", GenerateSettings, set()),

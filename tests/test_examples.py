@@ -22,7 +22,7 @@ from cai import load_constitution
 from cai.constitution.draw import draw
 from cai.constitution.lint import check
 from cai.models.recorded import read_answers
-from cai.runs.settings import GenerateSettings
+from cai.runs.kinds.settings import GenerateSettings
 
 EXAMPLES = ROOT / "examples"
 

@@ -17,9 +17,9 @@ from steady import steady
 
 import cai
 from cai.errors import RunError
-from cai.runs.generate import GenerateRun
-from cai.runs.sample import SampleRun
-from cai.runs.settings import GenerateSettings, SampleSettings
+from cai.runs.kinds.generate import GenerateRun
+from cai.runs.kinds.sample import SampleRun
+from cai.runs.kinds.settings import GenerateSettings, SampleSettings
 
 CUT = ("generate", "ungated", "label", "best-of")  # commands that end with training rows
 GONE_ON_WITH = ("ungated", "sample", "label")

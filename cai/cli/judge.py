@@ -29,7 +29,7 @@ SHARED = (
 
 def fields_of_judging(*more: str) -> Fields:
     """The settings of a judge's runs that are options here."""
-    from cai.runs.settings import LabelSettings
+    from cai.runs.kinds.settings import LabelSettings
 
     fields = fields_of(LabelSettings)
     return {name: fields[name] for name in (*more, *SHARED)}

@@ -39,7 +39,7 @@ def _over_pairs(act: Act, kind: str, source: Source, json: Json = False, **optio
 
 def _class_of(kind: str) -> Any:
     """The class of a kind of run."""
-    return getattr(import_module(f"cai.runs.{kind}"), f"{kind.title()}Run")
+    return getattr(import_module(f"cai.runs.kinds.{kind}"), f"{kind.title()}Run")
 
 
 def _run(kind: str, source: str | None, options: Values) -> Run[Any]:

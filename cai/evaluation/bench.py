@@ -32,12 +32,13 @@ from cai.judge.votes import votes_in
 from cai.models import open_models
 from cai.models.specs import parts_of, without_address
 from cai.records import BadPrompt, Contest, Label, Object, Place, Protocol, Reading, Vote
-from cai.runs.judging import VOTES, without_labels
-from cai.runs.label import LabelRun
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.calibration import VOTES, without_labels
+from cai.runs.kinds.label import LabelRun
+from cai.runs.kinds.pairs import read_pairs
+from cai.runs.kinds.settings import LabelSettings
 from cai.runs.play import in_thread
 from cai.runs.run import Run
-from cai.runs.settings import LabelSettings, without_addresses
+from cai.runs.settings import without_addresses
 from cai.sources.files import Source
 from cai.sources.yamlfile import make_settings
 from cai.texts.wording import printable, settings_as_keywords, words_of

@@ -27,8 +27,8 @@ from cai.folder.lines import PAIR_BITS, read_drops, read_rows
 from cai.judge.flows import is_valid
 from cai.judge.metrics import average
 from cai.records import Contest, Label, Object, Record, Turns, Values
-from cai.runs.label import LabelRun
-from cai.runs.settings import LabelSettings
+from cai.runs.kinds.label import LabelRun
+from cai.runs.kinds.settings import LabelSettings
 from cai.sources.conversations import pair_hash
 from cai.texts.wording import counted, nearest, report_lines, settings_as_keywords
 

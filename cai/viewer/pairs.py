@@ -21,7 +21,8 @@ from cai.folder.journal.rows import kind_of
 from cai.folder.lines import BAD_ROW, damage, position_of
 from cai.judge.gold import RANDOM, draw_of
 from cai.records import Contest, Message, Object
-from cai.runs.pairs import OF_REPLIES, pairs_of_row
+from cai.runs.kinds.pairs import OF_REPLIES
+from cai.runs.kinds.pairs_of_row import pairs_of_row
 from cai.sources.conversations import pair_hash
 from cai.sources.lines import repeated_later
 from cai.viewer.growing import Growing

@@ -16,7 +16,7 @@ from cai.errors import CaiError, UsageError
 from cai.folder.journal.store import Store
 from cai.judge.gold import FILE as GOLD
 from cai.records import Candidates, Label, Record, Revision, Values
-from cai.runs.pairs import pairs_of_row
+from cai.runs.kinds.pairs_of_row import pairs_of_row
 from cai.sources.values import BadRecord
 from cai.viewer.index import MOST_ROWS, Index
 from cai.viewer.labelling import Labelling

@@ -36,7 +36,7 @@ from cai.folder.journal.store import read_calls
 from cai.folder.run import RunFolder
 from cai.judge.gold import GoldVote
 from cai.records import Candidates, Drop, Label, Probed, Prompt, Rating, Record, Revision, Vote
-from cai.runs.doors import generate
+from cai.runs.kinds.doors import generate
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -24,8 +24,8 @@ from cai.evaluation.bench import judge_bench
 from cai.judge.calibration import CalibrationReport, calibrate_judge
 from cai.judge.certify import certify, certify_all
 from cai.judge.people import TRUTHS
-from cai.runs.judging import check_human_labels
-from cai.runs.label import LabelRun
+from cai.runs.kinds.calibration import check_human_labels
+from cai.runs.kinds.label import LabelRun
 from cai.training.data.rowfile import read_rows
 from cai.viewer.labelling import Labelling
 

@@ -16,9 +16,9 @@ from terminal import cai
 from cai.errors import RunError, Unreadable, UsageError
 from cai.judge.accept import HELPFULNESS
 from cai.records import Revision
-from cai.runs.generate import GenerateRun
+from cai.runs.kinds.generate import GenerateRun
+from cai.runs.kinds.settings import GenerateSettings
 from cai.runs.plan import estimate
-from cai.runs.settings import GenerateSettings
 from cai.sources.yamlfile import make_settings
 from cai.training.train import provenance
 

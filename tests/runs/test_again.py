@@ -18,10 +18,10 @@ import cai
 from cai.calls.again import RETRIABLE, how_again, reasons_of
 from cai.errors import CaiError, RunError, UsageError
 from cai.folder.journal.store import Store, read_calls
-from cai.runs.generate import GenerateRun
+from cai.runs.kinds.generate import GenerateRun
+from cai.runs.kinds.sample import SampleRun
+from cai.runs.kinds.settings import GenerateSettings, SampleSettings
 from cai.runs.plan import estimate
-from cai.runs.sample import SampleRun
-from cai.runs.settings import GenerateSettings, SampleSettings
 from cai.sources.yamlfile import make_settings
 
 PROMPTS = [f"How do I cook dish {number}?" for number in range(8)]

@@ -27,9 +27,9 @@ from cai.cli.runs import _play as play
 from cai.errors import BudgetReached, CallRejected, RunError, ServerDown, Unreadable, UsageError
 from cai.folder.journal.store import cost_of, read_calls
 from cai.records import Completion
+from cai.runs.kinds.sample import SampleRun
+from cai.runs.kinds.settings import SampleSettings
 from cai.runs.plan import estimate
-from cai.runs.sample import SampleRun
-from cai.runs.settings import SampleSettings
 from cai.sources.yamlfile import make_settings
 
 

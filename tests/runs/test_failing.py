@@ -15,10 +15,10 @@ from habits import Answer, Asked, Mode, answer, at_first, chat, says, serving
 
 from cai.cli.runs import play_shown
 from cai.errors import CaiError, ModelStopped, RunError, ServerDown
-from cai.runs.generate import GenerateRun
-from cai.runs.label import LabelRun
+from cai.runs.kinds.generate import GenerateRun
+from cai.runs.kinds.label import LabelRun
+from cai.runs.kinds.sample import SampleRun
 from cai.runs.run import Run
-from cai.runs.sample import SampleRun
 
 REFUSES = answer({"error": {"message": "this field is not welcome here"}}, 400)
 FAILS = answer({"error": {"message": "CUDA error: an illegal memory access"}}, 500)

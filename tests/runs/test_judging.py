@@ -12,7 +12,7 @@ from cai.engine.letters import read_letters
 from cai.errors import Unreadable, UsageError
 from cai.judge.flows import read_choice
 from cai.records import Abilities, Completion, Protocol, Reading, Vote
-from cai.runs.judging import CHECKED, JudgeCheck, readability
+from cai.runs.kinds.readability import CHECKED, JudgeCheck, readability
 
 ADVICE = "take another judge"
 

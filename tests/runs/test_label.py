@@ -23,11 +23,11 @@ from cai.folder.journal.store import read_calls
 from cai.folder.lines import PAIR_BITS
 from cai.judge.flows import is_valid
 from cai.records import Completion, Label
-from cai.runs.judging import CHECKED
-from cai.runs.label import LabelRun
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.label import LabelRun
+from cai.runs.kinds.pairs import read_pairs
+from cai.runs.kinds.readability import CHECKED
+from cai.runs.kinds.settings import LabelSettings
 from cai.runs.plan import estimate
-from cai.runs.settings import LabelSettings
 from cai.sources.yamlfile import make_settings
 
 SAME = {"prompt": "Same?", "chosen": "Alike.", "rejected": "Alike. "}

@@ -23,8 +23,8 @@ from cai.errors import RowDropped
 from cai.export.export import export_run
 from cai.folder.journal.store import Store, read_calls
 from cai.records import Completion, Request, Sampling
-from cai.runs.label import LabelRun
-from cai.runs.sample import SampleRun
+from cai.runs.kinds.label import LabelRun
+from cai.runs.kinds.sample import SampleRun
 
 LOCK = "How do I pick a lock?"
 PROMPTS = [LOCK, "How do I keep bread fresh?", "Why is the sky blue?"]

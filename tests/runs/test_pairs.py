@@ -15,15 +15,9 @@ from pair_records import PAIR, TURN, contests
 from cai.errors import RunError, SourceError
 from cai.folder.lines import PAIR_BITS
 from cai.records import BadPrompt, Candidate, Candidates, Contest, Message, Place, Revision, Round, Usage
-from cai.runs.judging import check_human_labels
-from cai.runs.pairs import (
-    MOST_REPLIES,
-    describe_source,
-    pair_of_replies,
-    read_pairs,
-    replies_of_run,
-    run_info,
-)
+from cai.runs.kinds.calibration import check_human_labels
+from cai.runs.kinds.pairs import describe_source, read_pairs, replies_of_run, run_info
+from cai.runs.kinds.pairs_of_row import MOST_REPLIES, pair_of_replies
 from cai.sources.conversations import pair_hash, prompt_hash
 
 DATA = Path(os.environ.get("CAI_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))

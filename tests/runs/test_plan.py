@@ -12,10 +12,11 @@ from cai.constitution.principles import Constitution
 from cai.errors import RunError, UsageError
 from cai.folder.journal.store import read_calls
 from cai.records import Request
-from cai.runs.doors import generate
-from cai.runs.generate import GenerateRun
-from cai.runs.plan import Estimate, count_tokens, estimate
-from cai.runs.settings import GenerateSettings
+from cai.runs.kinds.doors import generate
+from cai.runs.kinds.generate import GenerateRun
+from cai.runs.kinds.settings import GenerateSettings
+from cai.runs.plan import Estimate, estimate
+from cai.runs.rehearsal import count_tokens
 from cai.sources.yamlfile import make_settings
 
 LAW = Constitution.model_validate(

@@ -34,9 +34,9 @@ from cai.errors import (  # fmt: skip
 from cai.export.export import export_run
 from cai.folder.journal.store import read_calls
 from cai.records import Revision
-from cai.runs.generate import GenerateRun
+from cai.runs.kinds.generate import GenerateRun
+from cai.runs.kinds.settings import GenerateSettings
 from cai.runs.play import WAITING, in_thread
-from cai.runs.settings import GenerateSettings
 from cai.sources.yamlfile import make_settings
 
 ROOT = Path(__file__).parents[2]

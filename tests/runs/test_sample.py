@@ -17,10 +17,10 @@ from cai.cli.terminal.progress import Progress
 from cai.errors import CaiError, ModelStopped, RunError, UsageError
 from cai.folder.journal.store import read_calls
 from cai.records import Completion
-from cai.runs.pairs import describe_source, read_pairs
+from cai.runs.kinds.pairs import describe_source, read_pairs
+from cai.runs.kinds.sample import SampleRun
+from cai.runs.kinds.settings import SampleSettings
 from cai.runs.plan import estimate
-from cai.runs.sample import SampleRun
-from cai.runs.settings import SampleSettings
 from cai.sources.yamlfile import make_settings
 
 

@@ -21,9 +21,9 @@ from cai.errors import Unreadable, UsageError
 from cai.export.export import export_run
 from cai.folder.journal.store import Store
 from cai.records import Revision
-from cai.runs.generate import GenerateRun
+from cai.runs.kinds.generate import GenerateRun
+from cai.runs.kinds.settings import GenerateSettings
 from cai.runs.plan import estimate
-from cai.runs.settings import GenerateSettings
 from cai.sources.yamlfile import make_settings
 
 LAW = """

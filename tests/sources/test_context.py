@@ -12,7 +12,7 @@ from shape_readers import JUDGING, Record, by_audit, by_prompts, by_sft
 
 from cai.errors import InputError
 from cai.records import BadPrompt
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.pairs import read_pairs
 from cai.sources.cases import read_case, written
 from cai.sources.files import read_prompts
 from cai.training.data.rowfile import read_rows

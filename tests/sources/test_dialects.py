@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from cai.errors import SourceError
 from cai.records import Prompt
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.pairs import read_pairs
 from cai.sources.files import read_prompts, read_records
 from cai.sources.tables import csv_rows
 from cai.training.data.rowfile import read_rows

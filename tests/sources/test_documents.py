@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from cai import sample
 from cai.errors import SourceError
 from cai.records import BadPrompt, Candidates, Prompt
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.pairs import read_pairs
 from cai.sources import documents
 from cai.sources.files import examine, read_prompts, read_records
 

@@ -15,7 +15,7 @@ from cai.errors import SourceError
 from cai.evaluation.bench import _labelled
 from cai.judge.majority import People
 from cai.records import BadPrompt, Contest
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.pairs import read_pairs
 from cai.sources.cases import read_case
 from cai.sources.replies import ENDS, NAMES
 from cai.training.data.rowfile import read_rows

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pair_records import PAIR, TURN, contests
 
 from cai.records import BadPrompt, Contest
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.pairs import read_pairs
 from cai.sources.conversations import pair_hash, prompt_hash
 
 

@@ -14,7 +14,7 @@ from shape_readers import JUDGING, Record, by_prompts, by_sft, turns_of
 from cai.evaluation.bench import _labelled
 from cai.judge.majority import People
 from cai.records import BadPrompt, Contest
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.pairs import read_pairs
 from cai.sources.cases import read_case, written
 from cai.sources.files import read_records
 from cai.training.data.rowfile import read_rows

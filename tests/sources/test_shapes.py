@@ -8,7 +8,7 @@ import pytest
 from shape_readers import JUDGING, Record, by_audit, by_prompts, by_sft
 
 from cai.records import Contest, Prompt
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.pairs import read_pairs
 from cai.sources.cases import read_case, written
 from cai.sources.files import read_prompts
 from cai.training.data.rowfile import read_rows

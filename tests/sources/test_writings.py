@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shape_readers import JUDGING, by_audit, by_prompts, by_sft
 
 from cai.records import BadPrompt
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.pairs import read_pairs
 from cai.sources.cases import read_case, written
 from cai.sources.files import read_prompts
 from cai.sources.values import BadRecord

@@ -23,7 +23,7 @@ from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import first_tested
 from cai.judge.gold import random_order
 from cai.records import Candidate, Candidates, Contest, Usage
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.pairs import read_pairs
 from cai.texts.likeness import identical
 from cai.viewer.index import Index
 from cai.viewer.labelling import Labelling

@@ -23,8 +23,9 @@ from cai.folder.lines import DROPPED, read_rows
 from cai.models import check_hosts
 from cai.models.specs import HIDDEN, without_address
 from cai.records import BadPrompt, Candidate, Candidates, Drop, Place, Prompt, Values
-from cai.runs.sample import SampleRun
-from cai.runs.settings import RunSettings, SampleSettings
+from cai.runs.kinds.sample import SampleRun
+from cai.runs.kinds.settings import SampleSettings
+from cai.runs.settings import RunSettings
 from cai.sources.files import Source, path_of, read_prompts
 from cai.texts.wording import counted, none_usable, shortened, without_path
 from cai.weights.named import DEFAULT, NAMED

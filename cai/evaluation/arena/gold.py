@@ -15,7 +15,7 @@ from cai.judge.majority import People
 from cai.judge.people import TRUTHS
 from cai.judge.votes import without_votes
 from cai.records import Contest
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.pairs import read_pairs
 from cai.sources.files import read_records
 from cai.texts.wording import counted
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from cai.folder.lines import PAIR_BITS, read_rows
 from cai.judge.flows import count_flips, winner
 from cai.records import Candidate, Candidates, Contest, Label, Place
-from cai.runs.pairs import UNPAIRED, later_reply, pair_of_replies, placed
+from cai.runs.kinds.pairs_of_row import UNPAIRED, later_reply, pair_of_replies, placed
 from cai.texts.likeness import identical
 
 Sides = Sequence[Sequence[Candidate]]  # the replies to one prompt by contestant, BASE first

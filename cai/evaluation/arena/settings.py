@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from cai.errors import UsageError
 from cai.models import JUDGE_SPECS
 from cai.records import Protocol
-from cai.runs.settings import Few, Law, PromptSettings
+from cai.runs.kinds.settings import Few, Law, PromptSettings
 from cai.texts.wording import option
 
 OF_SUITES = {  # settings that only these suites read

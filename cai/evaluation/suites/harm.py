@@ -25,9 +25,10 @@ from cai.folder.identity import identity_hash
 from cai.folder.info import find_info
 from cai.models import open_models
 from cai.records import Candidate, Candidates, Entry, Place, Rating, Values
-from cai.runs.label import LabelRun
+from cai.runs.kinds.label import LabelRun
+from cai.runs.kinds.settings import VERDICT, LabelSettings
 from cai.runs.run import Run
-from cai.runs.settings import VERDICT, LabelSettings, RunSettings
+from cai.runs.settings import RunSettings
 
 HARM = "harm"
 LAW = "harmless"  # the constitution of a judge of harm

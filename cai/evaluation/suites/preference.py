@@ -25,11 +25,11 @@ from cai.folder.lines import DROPPED
 from cai.judge.gold import random_order
 from cai.models import open_models
 from cai.records import Candidate, Candidates, Contest, Place
-from cai.runs.judging import check_human_labels
-from cai.runs.label import LabelRun
+from cai.runs.kinds.calibration import check_human_labels
+from cai.runs.kinds.label import LabelRun
+from cai.runs.kinds.sample import SampleRun
+from cai.runs.kinds.settings import VERDICT, LabelSettings, SampleSettings
 from cai.runs.run import Run
-from cai.runs.sample import SampleRun
-from cai.runs.settings import VERDICT, LabelSettings, SampleSettings
 from cai.texts.wording import counted
 
 FIRST = 32  # prompts before the first look whether it is decided

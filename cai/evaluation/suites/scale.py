@@ -27,8 +27,9 @@ from cai.evaluation.statistics.paired import difference
 from cai.folder.identity import identity_hash
 from cai.models import open_models
 from cai.records import Candidates, Completion, Entry, Place, Rating, Request, Values
+from cai.runs.kinds.settings import VERDICT, Law
 from cai.runs.run import Run
-from cai.runs.settings import VERDICT, Law, RunSettings
+from cai.runs.settings import RunSettings
 from cai.texts.wording import counted
 
 LOW, HIGH = min(VALUES.values()), max(VALUES.values())

@@ -28,8 +28,8 @@ from cai.evaluation.suites.instructions import follows
 from cai.folder.lines import read_drops
 from cai.models import open_models
 from cai.records import Candidate, Object, Probe, Values
+from cai.runs.kinds.sample import SampleRun
 from cai.runs.run import Run
-from cai.runs.sample import SampleRun
 from cai.runs.settings import RunSettings
 from cai.sources.files import folder
 from cai.texts.wording import counted

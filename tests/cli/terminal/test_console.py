@@ -16,8 +16,8 @@ from cai.calls.prices import Tally
 from cai.cli.terminal import console as module
 from cai.cli.terminal.console import example, show, summary, word_diff
 from cai.records import Revision
-from cai.runs.generate import GenerateRun
-from cai.runs.settings import GenerateSettings
+from cai.runs.kinds.generate import GenerateRun
+from cai.runs.kinds.settings import GenerateSettings
 from cai.texts.wording import clock, printable
 
 HOSTILE = "[red]loud[/red] :smile: \x1b[31mred\x1b[0m \x1b]0;title\x07 \u202eback\u2066 \r\x08over \ud800 \x9b31m"

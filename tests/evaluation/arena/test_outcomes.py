@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cai.evaluation.arena.outcomes import by_prompt, contests_of, outcomes_of, owners_of
 from cai.records import Candidate, Candidates, ConstitutionRef, Contest, DropReason, Label, Message, Usage
-from cai.runs.pairs import read_pairs
+from cai.runs.kinds.pairs import read_pairs
 
 PROMPT = (Message(role="user", content="Question?"),)
 

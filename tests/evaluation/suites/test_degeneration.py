@@ -228,7 +228,7 @@ def test_a_temperature_of_its_own_is_said(tmp_path: Path) -> None:
 def test_a_plan_counts_the_replies_that_are_scored(tmp_path: Path) -> None:
     players = [writer(prose, "base"), writer(prose, "model")]
     with (
-        patch("cai.runs.sample.open_models", lambda specs, _: dict(zip(specs, players, strict=True))),
+        patch("cai.runs.kinds.sample.open_models", lambda specs, _: dict(zip(specs, players, strict=True))),
         patch("cai.evaluation.arena.probe.open_models", lambda specs, _: dict(zip(specs, players, strict=True))),
         patch(
             "cai.evaluation.suites.degeneration.open_models", lambda specs, _: dict(zip(specs, players, strict=True))

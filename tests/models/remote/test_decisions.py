@@ -18,9 +18,9 @@ from cai.folder.journal.store import read_calls
 from cai.models.remote.decisions import OPENAI_MOST
 from cai.models.remote.openai import OpenAIModel
 from cai.records import Decision, Message, Request, Sampling
-from cai.runs.label import LabelRun
+from cai.runs.kinds.label import LabelRun
+from cai.runs.kinds.settings import LabelSettings
 from cai.runs.plan import estimate
-from cai.runs.settings import LabelSettings
 from cai.sources.yamlfile import make_settings
 
 PAIRS = [

@@ -24,24 +24,23 @@ from cai.judge.flows import belief
 from cai.judge.votes import LABELS, has_human_labels, votes_of_run
 from cai.models import open_models
 from cai.records import Contest, Label, Object, Place, Values
-from cai.runs.judging import (
-    CHECKED,
+from cai.runs.kinds.calibration import (
     VOTES,
-    Choose,
-    Judging,
     calibrate,
     check_agreement,
     check_human_labels,
     check_reasons,
     drawn_pairs,
     read_calibration,
-    verdict_in_words,
     view_command,
 )
-from cai.runs.pairs import describe_source, later_reply, read_pairs
+from cai.runs.kinds.judging import Choose, Judging, verdict_in_words
+from cai.runs.kinds.pairs import describe_source, read_pairs
+from cai.runs.kinds.pairs_of_row import later_reply
+from cai.runs.kinds.readability import CHECKED
+from cai.runs.kinds.settings import LabelSettings
+from cai.runs.kinds.target import Target
 from cai.runs.run import Run, Seats
-from cai.runs.settings import LabelSettings
-from cai.runs.target import Target
 from cai.sources.files import Source
 from cai.texts.likeness import identical
 from cai.texts.wording import source_name, words_of

@@ -9,11 +9,11 @@ from typing import Any
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.records import Candidates, Label, Revision
-from cai.runs.generate import GenerateRun
-from cai.runs.label import LabelRun
+from cai.runs.kinds.generate import GenerateRun
+from cai.runs.kinds.label import LabelRun
+from cai.runs.kinds.sample import SampleRun
+from cai.runs.kinds.settings import GenerateSettings, LabelSettings, SampleSettings
 from cai.runs.play import Rows, twin
-from cai.runs.sample import SampleRun
-from cai.runs.settings import GenerateSettings, LabelSettings, SampleSettings
 from cai.sources.files import Source
 from cai.sources.yamlfile import make_settings
 from cai.texts.wording import settings_as_keywords

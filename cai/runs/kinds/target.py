@@ -21,8 +21,9 @@ from cai.export.pairings import POSITION, place_of
 from cai.export.pairs import Filters, reason
 from cai.folder.lines import PAIR_BITS, lines_in_order, reading
 from cai.records import Candidate, Contest, Label, Place, Prompt, Sampling, Values
-from cai.runs.pairs import later_reply, pair_of_replies, placed, replies_of_run, run_info
-from cai.runs.settings import LabelSettings
+from cai.runs.kinds.pairs import replies_of_run, run_info
+from cai.runs.kinds.pairs_of_row import later_reply, pair_of_replies, placed
+from cai.runs.kinds.settings import LabelSettings
 from cai.sources.files import Source
 
 log = logging.getLogger("cai")

@@ -11,8 +11,8 @@ from cai.calls.model import Model
 from cai.engine.templates import Templates
 from cai.records import Object, Place
 from cai.runs.kind import Row
+from cai.runs.kinds.settings import PromptSettings
 from cai.runs.run import Run
-from cai.runs.settings import PromptSettings
 from cai.sources.files import Source, examine, is_prompt, read_prompts
 
 

@@ -1,0 +1,1 @@
+"""The kinds of run: what each asks about an item, and the row that comes of it."""
