@@ -1,21 +1,24 @@
-"""The calibration of a label run: labels of people that it needs, and what a calibration must certify."""
+"""The calibration of a label run: labels of people that it needs, and what a calibration must certify; and what to type next."""
 
 from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from cai.errors import SourceError, UsageError
+from cai.export.pairings import PAIRINGS
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import TARGETS, Calibration, binding_problems, load_calibration, threshold, weaknesses
 from cai.judge.gold import FILE
 from cai.judge.majority import People
-from cai.judge.votes import votes_in
-from cai.records import Contest, Object, Place
+from cai.judge.votes import LABELS, has_human_labels, votes_in, votes_of_run
+from cai.records import Contest, Object, Place, Values
 from cai.runs.kinds.pairs import read_pairs, run_info
 from cai.runs.kinds.settings import ANNOTATE, LabelSettings
 from cai.sources.files import Source
+from cai.texts.wording import words_of
 
 log = logging.getLogger("cai")
 VOTES = "votes of people"  # a source that grows, in a run's identity: a changed pair is noticed by its place
@@ -105,3 +108,26 @@ def check_reasons(protocol: str, settings: LabelSettings) -> None:
             "--protocol reason: uncalibrated beliefs after reasoning are cut to 0.4 … 0.6 (Bai et al. 2022): name "
             "--min-confidence of at most 0.6, or calibrate with --gold FILE or --calibration FILE"
         )
+
+
+def next_steps(settings: LabelSettings, out: Path, folder: str) -> Iterator[str]:
+    """What to type once pairs are labelled: to cut them again, and to learn how often the labels agree with people."""
+    options: Values = {}
+    if settings.pairing in PAIRINGS:
+        options["pairing"] = settings.pairing
+    if settings.gold is not None:
+        options["calibration"] = out / "calibration.json"
+    elif settings.calibration is not None:
+        options["calibration"] = settings.calibration
+    if settings.agreement is None:
+        options["min_confidence"] = 0.8
+    else:
+        options["agreement"] = 0.9
+    command = f"cai export {folder} {shlex.join(words_of(options))}"
+    yield f"labels in {out / 'labels.jsonl'}; cut them again with: {command}"
+    is_calibrated = settings.gold is not None or settings.calibration is not None
+    if settings.annotate is not None or not (is_calibrated or has_human_labels(out / LABELS)):
+        command = view_command(out, settings.annotate)
+        yield f"how often they agree with people is not known: label some by hand with {command}"
+    if votes_of_run(out / LABELS) is not None:
+        yield f"people have labelled some: compare with cai judge calibrate {folder} --out {folder}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,7 +20,6 @@ from cai.export.pairings import PAIRINGS
 from cai.export.pairs import filters_of
 from cai.folder.run import RunFolder
 from cai.judge.flows import belief
-from cai.judge.votes import LABELS, has_human_labels, votes_of_run
 from cai.models import open_models
 from cai.records import Contest, Label, Object, Place, Values
 from cai.runs.kinds.calibration import (
@@ -31,8 +29,8 @@ from cai.runs.kinds.calibration import (
     check_human_labels,
     check_reasons,
     drawn_pairs,
+    next_steps,
     read_calibration,
-    view_command,
 )
 from cai.runs.kinds.judging import Choose, Judging, verdict_in_words
 from cai.runs.kinds.pairs import describe_source, read_pairs
@@ -43,7 +41,7 @@ from cai.runs.kinds.target import Target
 from cai.runs.run import Run, Seats
 from cai.sources.files import Source
 from cai.texts.likeness import identical
-from cai.texts.wording import source_name, words_of
+from cai.texts.wording import source_name
 
 
 class LabelRun(Run[Label]):
@@ -292,25 +290,5 @@ class LabelRun(Run[Label]):
 
     def next_steps(self, folder: str) -> Iterator[str]:
         """What to type when the run is finished."""
-        settings = self.settings
-        if not self.cuts:
-            return
-        options: Values = {}
-        if settings.pairing in PAIRINGS:
-            options["pairing"] = settings.pairing
-        if settings.gold is not None:
-            options["calibration"] = self.out / "calibration.json"
-        elif settings.calibration is not None:
-            options["calibration"] = settings.calibration
-        if settings.agreement is None:
-            options["min_confidence"] = 0.8
-        else:
-            options["agreement"] = 0.9
-        command = f"cai export {folder} {shlex.join(words_of(options))}"
-        yield f"labels in {self.out / 'labels.jsonl'}; cut them again with: {command}"
-        is_calibrated = settings.gold is not None or settings.calibration is not None
-        if settings.annotate is not None or not (is_calibrated or has_human_labels(self.out / LABELS)):
-            command = view_command(self.out, settings.annotate)
-            yield f"how often they agree with people is not known: label some by hand with {command}"
-        if votes_of_run(self.out / LABELS) is not None:
-            yield f"people have labelled some: compare with cai judge calibrate {folder} --out {folder}"
+        if self.cuts:
+            yield from next_steps(self.settings, self.out, folder)
