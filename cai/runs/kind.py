@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from cai.calls.feed import Feed
 from cai.calls.flow import Driver
-from cai.calls.model import Model
+from cai.calls.model import Call, Model, check_ability, check_temperature
 from cai.calls.prices import Price
+from cai.engine.templates import Templates
 from cai.folder.growth import refusals
 from cai.folder.info import ANEW, find_info
-from cai.records import Object, Place, Record, Values
+from cai.records import Object, Place, Record, Role, Sampling, Values
 from cai.runs.settings import RunSettings
 
 Row = TypeVar("Row", bound=Record)
+Seats = tuple[Mapping[Role, str], Sampling, int]  # players by role, how they draw, and the seed of their calls
 
 
 class RunKind(ABC, Generic[Row]):
@@ -39,6 +42,8 @@ class RunKind(ABC, Generic[Row]):
     out: Path
     identity: Values
     players: Mapping[str, Model]
+    models: Sequence[Model]
+    templates: Templates
     prices: dict[str, Price | None]
     total: int | None = None
     info: Values  # of run.json, once it is played
@@ -79,6 +84,42 @@ class RunKind(ABC, Generic[Row]):
     def next_steps(self, folder: str) -> Iterator[str]:
         """What to type when the run is finished; `folder` is ready for a shell."""
         return iter(())
+
+    # What a kind of run may change
+
+    def seats(self) -> list[Seats]:
+        """Which player has which role; several if one question goes to several models."""
+        names: Any = {name: name for name in self.players}
+        return [(names, self.settings.sampling, self.settings.seed)]
+
+    def sessions(self) -> Iterator[Any]:
+        """The runs that it takes, each to be played to its end before the next is asked for."""
+        yield self
+
+    def twins(self, info: Object) -> Callable[[Call], Iterable[Call]]:
+        """What finds the calls that asked the same as another one in earlier sessions; info: the run.json of those."""
+        return lambda call: ()
+
+    def check_models(self) -> None:
+        """Raise UsageError if a model lacks a required capability; some report it only after loading."""
+        for model in self.models:
+            check_ability(model, completes=self.templates.completes)
+            check_temperature(model, self.settings.sampling)
+
+    def kept(self, row: Row) -> None:
+        """Called with every row once it is on disk; raises ModelStopped if the run must end."""
+
+    def enough(self, position: int) -> bool:
+        """Whether neither the item at this position nor one after it is wanted."""
+        return False
+
+    def more(self) -> Feed[Place] | None:
+        """Items that come up once all others are finished; None: there are none."""
+        return None
+
+    def cut_options(self) -> Values:
+        """The options of the cut that this command states."""
+        return {}
 
     # A plan
 

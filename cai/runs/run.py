@@ -1,56 +1,32 @@
-"""A run: what it asks of whom, and one session of it, which plays every item and keeps what comes out in a run folder.
+"""A run: what it asks of whom, and where it keeps what comes out.
 
 What an item is and how it is played is up to each kind of run. Prints nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import shlex
-import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing, contextmanager
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cai.calls.again import check_reused, journals_of
-from cai.calls.earlier import OtherRun
-from cai.calls.feed import Again, Feed, play_many
-from cai.calls.flow import Driver, Seat
-from cai.calls.limits import Limiter
-from cai.calls.model import Call, Model, check_ability, check_temperature, secrets_hidden, seed_words
-from cai.calls.prices import Budget, Tally
-from cai.calls.roles import Roles
+from cai.calls.again import check_reused
+from cai.calls.feed import Again
+from cai.calls.model import Model, seed_words
 from cai.engine.templates import Templates
-from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
-from cai.export.export import CUTS, cut_again
 from cai.folder.identity import identity_hash
-from cai.folder.info import seen_from
-from cai.folder.journal.store import cost_of
-from cai.folder.run import RunFolder
 from cai.models import prices_of
-from cai.records import BadPrompt, Drop, Item, Object, Place, Role, Sampling, Values
-from cai.runs.kind import Row, RunKind
+from cai.records import Object, Place
+from cai.runs.kind import Row
 from cai.runs.resume.extension import RUNS, additions, advice, folder_of, refused
+from cai.runs.session import Session
 from cai.runs.settings import RunSettings
 from cai.sources.files import is_read_once
-from cai.texts.wording import none_usable, plural, printable, telling
-
-log = logging.getLogger("cai")
-INTERRUPTED = "interrupted"
-STEPS = 1_000  # items that are compared at once, in about 10 ms
-Seats = tuple[Mapping[Role, str], Sampling, int]  # players by role, how they draw, and the seed of their calls
+from cai.texts.wording import printable
 
 
-class Run(RunKind[Row]):
-    """A run that is resolved and checked; nothing is asked or written before `rows` is read, once.
-
-    cuts: whether training rows are cut at the end. also_cut: called after that. sharing: folders of other runs whose
-    cost counts towards the cap. stopped: why the run is not finished.
-    """
+class Run(Session[Row]):
+    """A run that is resolved and checked."""
 
     def __init__(
         self,
@@ -61,8 +37,8 @@ class Run(RunKind[Row]):
         players: Mapping[str, Model],
         identity: Object,
     ) -> None:
+        super().__init__()
         self.source = source
-        self._once: Again[Place] | None = None
         self.settings = settings  # of the class that belongs to the kind of run
         self.templates, self.players, self.identity = templates, players, dict(identity)
         self.models = list({id(model): model for model in players.values()}.values())  # every model once
@@ -72,32 +48,10 @@ class Run(RunKind[Row]):
         self._out = None if settings.out is None else Path(settings.out)
         if settings.reused:
             check_reused(settings.reused, self.out)
-        self.command_line: str | None = None  # of items that are in memory
         if isinstance(source, str | Path | None):
             words = [] if source is None else [str(source)]
             self.command_line = printable(shlex.join(["cai", self.command, *words, *settings.words()]))
         self.similar: tuple[int, Path] = (0, RUNS)  # how many of its prompts another folder has at most
-        self.part_of: Path | None = None  # the folder of the command that plays it, if that is another
-        self.cuts = self.command in CUTS
-        self.also_cut: Callable[[], None] = lambda: None
-        self.sharing: Sequence[Path] = ()
-        self.tally = Tally()
-        self.budget: Budget | None = None  # once the run has begun, if its cost is capped
-        self.read = self.skipped = self.finished = 0  # items read; finished by an earlier session; and by this one
-        self.dropped = Counter[str]()  # by reason
-        self.info: Values = {}  # of run.json
-        self.stopped: str | None = None
-        self.resumable = True
-        self.asked: list[str] = []
-        self.example: Row | None = None  # a row to show
-        self._telling: tuple[bool, bool, bool, float] | None = None  # how well it shows what the run does
-        self.cut: Any = None  # the ExportSummary of the cut at the end
-        self._began = 0.0  # of all sessions together
-        self._others: list[OtherRun] = []  # whose answers are used
-        self._hidden = 0  # answers of earlier sessions that held a secret
-        self._unusable: BadPrompt | None = None  # the first record that cannot be used, until one can
-        self._failed: dict[int, Any] = {}  # items that failed in an earlier session, by position: they come last
-        self._retries = False  # whether it is their turn
 
     @property
     def out(self) -> Path:
@@ -110,45 +64,13 @@ class Run(RunKind[Row]):
     def out(self, path: Path) -> None:
         self._out = path
 
-    def be_part_of(self, folder: Path, command: str | None) -> None:
-        """Say whose part this run is: that of a command which plays several, and of its folder."""
-        self.part_of, self.command_line = folder, command
-
-    # What a kind of run may change
-
-    def seats(self) -> list[Seats]:
-        """Which player has which role; several if one question goes to several models."""
-        names: Any = {name: name for name in self.players}
-        return [(names, self.settings.sampling, self.settings.seed)]
-
-    def sessions(self) -> Iterator[Run[Any]]:
-        """The runs that it takes, each to be played to its end before the next is asked for."""
-        yield self
-
-    def twins(self, info: Object) -> Callable[[Call], Iterable[Call]]:
-        """What finds the calls that asked the same as another one in earlier sessions; info: the run.json of those."""
-        return lambda call: ()
-
-    def check_models(self) -> None:
-        """Raise UsageError if a model lacks a required capability; some report it only after loading."""
-        for model in self.models:
-            check_ability(model, completes=self.templates.completes)
-            check_temperature(model, self.settings.sampling)
-
-    def kept(self, row: Row) -> None:
-        """Called with every row once it is on disk; raises ModelStopped if the run must end."""
-
-    def enough(self, position: int) -> bool:
-        """Whether neither the item at this position nor one after it is wanted."""
-        return False
-
-    def more(self) -> Feed[Place] | None:
-        """Items that come up once all others are finished; None: there are none."""
-        return None
-
-    def cut_options(self) -> Values:
-        """The options of the cut that this command states."""
-        return {}
+    def again(self, make: Callable[[], Iterator[Place]]) -> Iterator[Place]:
+        """The items of the source; those of a source that can be read only once are kept until the run begins."""
+        if not is_read_once(self.source):
+            return make()
+        if self._once is None:
+            self._once = Again(make())
+        return iter(self._once)
 
     def folder_notes(self) -> Iterator[str]:
         """Why the folder refuses the run, and where it could take answers from."""
@@ -169,234 +91,3 @@ class Run(RunKind[Row]):
         changes = "; ".join(additions(self))
         if changes:
             yield f"extended      {changes}"
-
-    def again(self, make: Callable[[], Iterator[Place]]) -> Iterator[Place]:
-        """The items of the source; those of a source that can be read only once are kept until the run begins."""
-        if not is_read_once(self.source):
-            return make()
-        if self._once is None:
-            self._once = Again(make())
-        return iter(self._once)
-
-    # A session
-
-    async def rows(self) -> AsyncGenerator[Row, None]:
-        """The rows as they finish, each safe on disk; those of an earlier session are not repeated.
-
-        Raises ModelStopped or RunError if the run cannot continue; what was finished is kept.
-        """
-        self.tally.waiting = f"reading the {plural(self.unit)}"
-        with closing(Feed(self.items())) as first:
-            await first.first()  # a source that holds nothing leaves no folder behind
-            with self._folder() as folder:
-                await self._follow(folder)
-                error: CaiError | None = None
-                try:
-                    self.tally.waiting = "loading the model"
-                    drivers = await self.begin(folder)
-                    await self.prepare(drivers)
-                    self.tally.waiting = ""
-                    workers = max(seat.limiter.concurrency for driver in drivers for seat in driver.seats.values())
-                    feed: Feed[Place] | None = first
-                    while feed is not None:
-                        play = partial(self._play, folder, drivers, feed)
-                        async with aclosing(play_many(feed, play, workers)) as played:
-                            async for rows in played:
-                                for row in rows:
-                                    yield self._finished(row)
-                        feed = self._next(folder, drivers)
-                    if not self.finished:
-                        drivers[0].roles.check()
-                    if self._unusable is not None and not self.may_be_unusable:
-                        raise SourceError(none_usable(self.read, self._unusable.line, self._unusable.problem))
-                    self.stopped = None
-                except CaiError as stop:
-                    error = stop
-                    self.stopped = str(stop)
-                    raise
-                finally:
-                    await self._end(folder, error)
-
-    async def _follow(self, folder: RunFolder) -> None:
-        """Bring what the folder has to where it is in the source now, before run.json names that source.
-
-        Raises RunError for an item that is not there any more, or if the folder cannot be written.
-        """
-        replans = bool(folder.growth) and self.is_replanned
-        if replans or not folder.has_source():
-            besides = partial(self.is_besides, there=folder.info["identity"])
-            moves = folder.moves(keeps_missing=self.keeps_missing, besides=besides, keeps_besides=not replans)
-            for number, _ in enumerate(moves.look(self.everything())):
-                if number % STEPS == 0:
-                    await asyncio.sleep(0)  # Ctrl-C is heard
-            moves.check()
-            moves.apply()
-        folder.grow()
-        if self._once is not None:
-            self._once.release()
-
-    @contextmanager
-    def _folder(self) -> Iterator[RunFolder]:
-        """The folder, and the journals of other runs."""
-        settings = self.settings
-        with (
-            journals_of(settings.reused, self.out) as self._others,
-            closing(RunFolder(self.out, self.identity, force=settings.force, retried=settings.retried)) as folder,
-        ):
-            yield folder
-
-    def finish(self) -> None:
-        """Play the session to its end; what was finished before an error is kept and cut."""
-
-        async def through() -> None:
-            async with aclosing(self.rows()) as rows:
-                async for _ in rows:
-                    pass
-
-        asyncio.run(through())
-
-    async def begin(self, folder: RunFolder) -> list[Driver]:
-        """Start the models; what plays the flows, for each seat. Seats share a limiter if they share a model."""
-        self.stopped = INTERRUPTED
-        self._began = time.monotonic() - folder.info.get("seconds", 0.0)
-        self._hidden = folder.info.get("secrets_hidden", 0)
-        self._write_info(folder)
-        for model in self.models:
-            await model.start()
-        self.check_models()
-        settings = self.settings
-        if settings.max_cost is not None:
-            self.budget = Budget(settings.max_cost)
-            for path in (folder.path, *self.sharing):
-                cost = cost_of(path)
-                if cost is None:
-                    raise RunError(f"--max-cost cannot hold: {path} has calls of no known price; name another --out")
-                self.budget.spent += cost
-        limiters = {
-            id(model): Limiter(settings.concurrency or model.concurrency, settings.rpm, settings.tpm, self.tally)
-            for model in self.models
-        }
-        drivers = []
-        roles = Roles()
-        for players, sampling, seed in self.seats():
-            seats = {}
-            for role, player in players.items():
-                model = self.players[player]
-                seats[role] = Seat(model, limiters[id(model)], sampling, self.prices[player])
-            common: Values = {"budget": self.budget, "tally": self.tally, "roles": roles, "others": self._others}
-            driver = Driver(seats, folder.store, seed=seed, **common)
-            if driver.earlier is not None:
-                driver.earlier.twins = self.twins(folder.info)
-            drivers.append(driver)
-        return drivers
-
-    async def _play(self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place], place: Place) -> list[Row]:
-        """One item to its row, or to its place among the dropped."""
-        position, item = place
-        if self.enough(position):
-            feed.close()
-            return []
-        self._count(item)
-        pending = folder.pending(item, position)
-        if pending is True and not self._retries and folder.has_failed(position):
-            self._failed[position] = item
-            return []
-        if pending is True:
-            assert not isinstance(item, BadPrompt)
-            item = folder.named(item, position)
-            try:
-                row = await self.play(drivers, item, position)
-            except RowDropped as error:
-                pending = folder.dropped(item, position, error.stage, error.reason, error.detail, error.calls)
-            else:
-                await folder.keep(row, position, item)
-                self.kept(row)
-                return [row]
-        if isinstance(pending, Drop):
-            self.dropped[pending.reason] += 1
-            await folder.drop(pending)
-            log.debug("dropped %s (%s): %s", pending.id, pending.reason, pending.detail)
-        else:
-            self.skipped += 1
-        return []
-
-    def _count(self, item: Item) -> None:
-        if self._retries:  # counted before
-            return
-        self.read += 1
-        if not isinstance(item, BadPrompt):
-            self._unusable = None
-        elif self.read == 1:
-            self._unusable = item
-
-    def _next(self, folder: RunFolder, drivers: list[Driver]) -> Feed[Place] | None:
-        """The items that failed in an earlier session, once all others are through; then what comes up after that.
-
-        Their failing again does not end a run of which other rows were finished.
-        """
-        failed, self._failed = self._failed, {}
-        self._retries = bool(failed)
-        is_lenient = self._retries and folder.counts()["rows"] > 0
-        for driver in drivers:
-            for seat in driver.seats.values():
-                seat.limiter.lenient = is_lenient
-            if driver.earlier is not None:
-                driver.earlier.anew = self.settings.retried if failed else ()
-        return Feed(failed.items()) if failed else self.more()
-
-    def _finished(self, row: Row) -> Row:
-        """Count a row; it becomes the example if it shows better than the present one what the run does."""
-        self.finished += 1
-        rank = telling(*self.texts(row))
-        if self._telling is None or rank > self._telling:
-            self.example, self._telling = row, rank
-        return row
-
-    async def _end(self, folder: RunFolder, error: CaiError | None) -> None:
-        self.resumable = not isinstance(error, Unreadable | SourceError)
-        for model in self.models:
-            await model.close()
-        if isinstance(error, RunError):
-            self.info = {}  # that of the start, whose counts are no longer true
-        else:
-            self._write_info(folder)
-            if self.cuts and self.stopped != INTERRUPTED:
-                self._cut(folder, error)
-            if error is not None:
-                folder.unmake()
-
-    def _cut(self, folder: RunFolder, error: CaiError | None) -> None:
-        """Cut training rows; after an error, those that there are."""
-        folder.settle()
-        try:
-            if error is None or self.info["rows"]:
-                self.cut = cut_again(folder, self.cut_options())
-                self.also_cut()
-        except CaiError as second:
-            if error is None:
-                raise
-            log.warning("training rows were not cut: %s", second)  # why the run stopped matters more
-        self.info = folder.info
-
-    def _typed(self, folder: RunFolder) -> Values:
-        """The command, and where it was typed: the last one, which may ask for more; None: of Python."""
-        if self.command_line is None and "started_in" in folder.info:
-            return {name: folder.info.get(name) for name in ("command", "started_in")}
-        return {"command": self.command_line, "started_in": seen_from(folder.path, Path())}
-
-    def _write_info(self, folder: RunFolder) -> None:
-        usage = folder.store.spent()._asdict()
-        cost = usage.pop("cost_usd")
-        hidden = self._hidden + secrets_hidden(self.models)
-        more: Values = {name: usage.pop(name) for name in ("ended_unknown", "reused")}
-        more |= {"secrets_hidden": hidden, "asked": self.asked}
-        more["part_of"] = "" if self.part_of is None else seen_from(folder.path, self.part_of)
-        self.info = folder.write_info(
-            stopped=self.stopped,  # why the run is not finished; null when it is
-            usage=usage,
-            cost_usd=cost,
-            seconds=round(time.monotonic() - self._began, 3),
-            settings=self.settings.changeable(),
-            **self._typed(folder),
-            **{name: count for name, count in more.items() if count},
-        )

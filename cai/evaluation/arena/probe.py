@@ -17,8 +17,9 @@ from cai.errors import UsageError
 from cai.folder.lines import PAIR_BITS, read_rows
 from cai.models import open_models
 from cai.records import Completion, Object, Place, Probe, Probed, Request, Turns, Values
+from cai.runs.kind import Seats
 from cai.runs.kinds.sample import all_of
-from cai.runs.run import Run, Seats
+from cai.runs.run import Run
 from cai.runs.settings import RunSettings
 from cai.texts.wording import counted
 

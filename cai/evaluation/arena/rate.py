@@ -20,8 +20,9 @@ from cai.evaluation.arena.arena import Arena
 from cai.folder.lines import PAIR_BITS, read_rows
 from cai.folder.run import RunFolder
 from cai.records import Candidates, ConstitutionRef, Entry, Object, Place, Protocol, Rating, Values
+from cai.runs.kind import Seats
 from cai.runs.kinds.readability import CHECKED, JudgeCheck
-from cai.runs.run import Run, Seats
+from cai.runs.run import Run
 from cai.runs.settings import RunSettings
 from cai.sources.conversations import prompt_hash
 

@@ -1,4 +1,4 @@
-"""The calibration of a label run: labels of people that it needs, and what a calibration must certify; and what to type next."""
+"""The calibration of a label run: labels of people that it needs, what it must certify, and what to type next."""
 
 from __future__ import annotations
 

@@ -21,11 +21,12 @@ from cai.folder.info import ANEW, find_info
 from cai.folder.run import RunFolder
 from cai.models import open_models
 from cai.records import Prompt, Revision, Role, Values
+from cai.runs.kind import Seats
 from cai.runs.kinds.acceptance import Accepting
 from cai.runs.kinds.prompt_run import PromptRun
 from cai.runs.kinds.readability import CHECKED
 from cai.runs.kinds.settings import GATE, GenerateSettings
-from cai.runs.run import Run, Seats
+from cai.runs.run import Run
 from cai.sources.files import Source
 from cai.texts.wording import counted, source_name
 from cai.weights.named import named_of

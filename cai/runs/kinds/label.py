@@ -22,6 +22,7 @@ from cai.folder.run import RunFolder
 from cai.judge.flows import belief
 from cai.models import open_models
 from cai.records import Contest, Label, Object, Place, Values
+from cai.runs.kind import Seats
 from cai.runs.kinds.calibration import (
     VOTES,
     calibrate,
@@ -38,7 +39,7 @@ from cai.runs.kinds.pairs_of_row import later_reply
 from cai.runs.kinds.readability import CHECKED
 from cai.runs.kinds.settings import LabelSettings
 from cai.runs.kinds.target import Target
-from cai.runs.run import Run, Seats
+from cai.runs.run import Run
 from cai.sources.files import Source
 from cai.texts.likeness import identical
 from cai.texts.wording import source_name

@@ -20,12 +20,13 @@ from cai.folder.run import RunFolder
 from cai.models import open_models
 from cai.models.specs import has_address
 from cai.records import Candidates, Place, Prompt, Values
+from cai.runs.kind import Seats
 from cai.runs.kinds.label import LabelRun
 from cai.runs.kinds.pairs import read_pairs
 from cai.runs.kinds.pairs_of_row import MOST_REPLIES
 from cai.runs.kinds.prompt_run import PromptRun
 from cai.runs.kinds.settings import VERDICT, LabelSettings, SampleSettings
-from cai.runs.run import Run, Seats
+from cai.runs.run import Run
 from cai.runs.settings import without_addresses
 from cai.sources.files import Source
 from cai.texts.wording import counted, source_name

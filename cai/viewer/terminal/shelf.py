@@ -22,7 +22,7 @@ from cai.folder.journal.store import Store
 from cai.records import KINDS, Values
 from cai.report.folders import is_in_use
 from cai.report.places import FOLDERS
-from cai.runs.run import INTERRUPTED
+from cai.runs.session import INTERRUPTED
 from cai.training.setup.folder import ANEW, METRICS
 from cai.training.setup.folder import RECORD as TRAINING
 
