@@ -17,16 +17,16 @@ from cai.export.export import ExportSummary
 from cai.folder.journal.store import read_calls as read_calls
 from cai.judge.calibration import calibrate_judge as calibrate_judge
 from cai.judge.certify import Calibration
-from cai.records import Candidate as Candidate
-from cai.records import Candidates as Candidates
-from cai.records import Drop as Drop
-from cai.records import Label as Label
-from cai.records import Message as Message
-from cai.records import Prompt as Prompt
-from cai.records import Revision as Revision
-from cai.records import Round as Round
-from cai.records import Usage as Usage
-from cai.records import Vote as Vote
+from cai.records.base import Message as Message
+from cai.records.items import Prompt as Prompt
+from cai.records.rows import Candidate as Candidate
+from cai.records.rows import Candidates as Candidates
+from cai.records.rows import Drop as Drop
+from cai.records.rows import Label as Label
+from cai.records.rows import Revision as Revision
+from cai.records.rows import Round as Round
+from cai.records.rows import Usage as Usage
+from cai.records.rows import Vote as Vote
 from cai.report.report import make_report as make_report
 from cai.runs.play import Rows
 from cai.sources.files import Source

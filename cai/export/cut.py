@@ -30,7 +30,7 @@ from cai.errors import RunError
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Row, fault_of_texts, flipped
 from cai.export.parquet import Columns, schema, write_parquet
-from cai.folder.journal.rows import EXPORT_STAGES, TRAINING_FILES
+from cai.folder.kinds import EXPORT_STAGES, TRAINING_FILES
 from cai.folder.lines import lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.folder.superseded import OF_EXPORTS

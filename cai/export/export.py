@@ -22,7 +22,7 @@ from cai.export.pairs import Row
 from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
 from cai.folder.info import find_info, read_info
-from cai.folder.journal.rows import TRAINING_FILES
+from cai.folder.kinds import TRAINING_FILES
 from cai.folder.run import RunFolder
 from cai.judge.certify import FILE
 from cai.judge.metrics import share

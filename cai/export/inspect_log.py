@@ -20,7 +20,7 @@ from cai.disk.writing import unwritable
 from cai.errors import RunError, UsageError
 from cai.folder.identity import identity_hash
 from cai.folder.info import read_info
-from cai.folder.journal.rows import kind_of
+from cai.folder.kinds import kind_of
 from cai.folder.lines import read_rows
 from cai.packages import package_version
 from cai.records import Candidate, Candidates, Label, Object, Rating, Record, Revision, Values, Vote

@@ -20,8 +20,9 @@ import orjson
 from cai.disk.reading import check_files
 from cai.errors import RunError
 from cai.folder.journal.inputs import FINISHED, names_of
-from cai.folder.journal.rows import DROPS, EXPORT_STAGES, NOTHING
+from cai.folder.journal.rows import DROPS, NOTHING
 from cai.folder.journal.store import Store
+from cai.folder.kinds import EXPORT_STAGES
 from cai.folder.lines import DROPPED, position_of, reading
 from cai.records import Values
 

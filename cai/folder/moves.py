@@ -11,7 +11,8 @@ import orjson
 
 from cai.errors import RunError
 from cai.folder.journal.inputs import digest_of, names_of
-from cai.folder.journal.rows import EXPORT_STAGES, Rows
+from cai.folder.journal.rows import Rows
+from cai.folder.kinds import EXPORT_STAGES
 from cai.folder.lines import DROPPED, PAIR_BITS, position_of, reading
 from cai.folder.lookup import last_line_at
 from cai.records import BadPrompt, Kind, Place

@@ -10,8 +10,9 @@ import orjson
 
 from cai.folder.growth import is_short
 from cai.folder.journal.inputs import DONE, FINISHED, GROWS, digest_of, names_of
-from cai.folder.journal.rows import EXPORT_STAGES, NOTHING, ROWS, Rows
+from cai.folder.journal.rows import NOTHING, ROWS, Rows
 from cai.folder.journal.store import Store
+from cai.folder.kinds import EXPORT_STAGES
 from cai.folder.lines import DROPPED, as_position, reading
 from cai.folder.superseded import forget_superseded, lines_without
 from cai.records import Object

@@ -21,8 +21,9 @@ from cai.errors import RunError
 from cai.folder.growth import OF_REPLIES, Growth, growth, is_same_source, refusal
 from cai.folder.info import ANEW, FORMAT, find_info
 from cai.folder.journal.inputs import DONE, GROWS, RETRIED, digest_of, names_of
-from cai.folder.journal.rows import DROPS, NOTHING, ROWS, TRAINING_FILES, kind_of
+from cai.folder.journal.rows import DROPS, NOTHING, ROWS
 from cai.folder.journal.store import Store
+from cai.folder.kinds import TRAINING_FILES, kind_of
 from cai.folder.lines import DROPPED, PAIR_BITS, lines_in_order, position_of, read_drops, reading
 from cai.folder.moves import Moves
 from cai.folder.recovery import recover

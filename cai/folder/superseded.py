@@ -11,7 +11,8 @@ from typing import BinaryIO
 import orjson
 
 from cai.folder.journal.inputs import FINISHED
-from cai.folder.journal.rows import EXPORT_STAGES, NOTHING, Rows
+from cai.folder.journal.rows import NOTHING, Rows
+from cai.folder.kinds import EXPORT_STAGES
 from cai.folder.lines import DROPPED, as_position, position_of, reading
 from cai.sources.lines import repeated_later
 

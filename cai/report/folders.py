@@ -12,7 +12,7 @@ import orjson
 from cai.disk.locks import LOCK, take_lock
 from cai.disk.reading import check_files, exists
 from cai.errors import RunError
-from cai.folder.journal.rows import EXPORT_STAGES, kind_of
+from cai.folder.kinds import EXPORT_STAGES, kind_of
 from cai.folder.lines import DROPPED, is_torn, lines_in_order, read_drops, reading
 from cai.judge.votes import read_people, votes_of_run
 from cai.records import Label, Record, Values

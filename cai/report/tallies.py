@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from cai.evaluation.statistics.estimates import mean_of
-from cai.folder.journal.rows import kind_of
+from cai.folder.kinds import kind_of
 from cai.records import Candidates, Rating, Record, Revision
 from cai.report.folders import Reasons
 from cai.report.html import charts

@@ -17,7 +17,7 @@ import orjson
 
 from cai.errors import RunError, UsageError
 from cai.folder.info import read_info
-from cai.folder.journal.rows import kind_of
+from cai.folder.kinds import kind_of
 from cai.folder.lines import BAD_ROW, damage, position_of
 from cai.judge.gold import RANDOM, draw_of
 from cai.records import Contest, Message, Object

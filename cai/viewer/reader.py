@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from cai.folder.journal.rows import EXPORT_STAGES
+from cai.folder.kinds import EXPORT_STAGES
 from cai.folder.lines import BAD_ROW
 from cai.records import Drop, Label, Record, Values
 from cai.report.folders import ANNOTATOR, parsed, reason_text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cai.errors import InputError
 from cai.evaluation.arena.figures import FILE as EVALUATION
-from cai.folder.journal.rows import kind_of
+from cai.folder.kinds import kind_of
 from cai.folder.lines import DROPPED
 from cai.records import Record
 from cai.report.places import path_of, places_in

@@ -17,7 +17,7 @@ from players import Player
 
 from cai.errors import RunError, UsageError
 from cai.export.export import ExportSummary, export_run
-from cai.folder.journal.rows import TRAINING_FILES
+from cai.folder.kinds import TRAINING_FILES
 from cai.training.data.dataset import load_rows
 from cai.training.train import provenance
 

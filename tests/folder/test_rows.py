@@ -34,7 +34,7 @@ def old_journal(folder: Path, states: list[int]) -> None:
 
 
 def test_a_kind_of_run_that_is_not_registered_says_where_to_add_it(tmp_path: Path) -> None:
-    with pytest.raises(CaiError, match=r"a run of cai topic is of no kind that .*\(KINDS in cai/records\.py\)"):
+    with pytest.raises(CaiError, match=r"a run of cai topic is of no kind that .*\(KINDS in cai/records/kinds\.py\)"):
         RunFolder(tmp_path / "run", {"command": "topic"})
     assert not (tmp_path / "run").exists()
 

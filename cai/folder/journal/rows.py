@@ -11,19 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
-from cai.errors import CaiError
 from cai.folder.journal.inputs import DONE, FINISHED, GROWS, state_of
-from cai.records import KINDS, Kind
 
-TRAINING = {name for kind in KINDS.values() for name in kind.training}
-# Stages of an export: the row itself is finished, it is only not in a file. Those of labels are left out as pairs.
-EXPORT_STAGES = TRAINING | {"pairs"}
-TRAINING_FILES = {
-    f"{name}{side}.{form}"
-    for name in TRAINING | {"reward"}  # which version 0.1.0 wrote
-    for side in ("", ".eval")
-    for form in ("jsonl", "parquet")
-}
 MOVED = ".moved"  # what a file ends in that is to take the place of another
 REPEATS = "repeats"  # stands among the files, and says in place of a size:
 NOTHING, DROPS, ROWS = range(3)  # which inputs may have several lines: none, what was dropped, or rows, too
@@ -33,13 +22,6 @@ CREATE TABLE IF NOT EXISTS files(name TEXT PRIMARY KEY, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS inputs(position INTEGER PRIMARY KEY, hash BLOB NOT NULL, state TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS seen(hash BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 """
-
-
-def kind_of(command: str) -> Kind:
-    """What is in the folders of a command."""
-    if command not in KINDS:
-        raise CaiError(f"a run of cai {command} is of no kind that this version knows (KINDS in cai/records.py)")
-    return KINDS[command]
 
 
 def _written(path: Path, lines: Iterable[bytes]) -> int:

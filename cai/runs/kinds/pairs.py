@@ -15,7 +15,7 @@ import orjson
 from cai.errors import RunError, UsageError
 from cai.folder.identity import identity_hash
 from cai.folder.info import read_info
-from cai.folder.journal.rows import kind_of
+from cai.folder.kinds import kind_of
 from cai.folder.lines import PAIR_BITS, damage, lines_in_order, reading
 from cai.judge.votes import with_people
 from cai.records import BadPrompt, Candidates, Place, Values

@@ -16,8 +16,8 @@ from cai.errors import CaiError, RunError
 from cai.folder.growth import HASH, growth, is_same_source, lasting, refusal, refusals
 from cai.folder.identity import identity_hash
 from cai.folder.info import find_info
-from cai.folder.journal.rows import kind_of
 from cai.folder.journal.store import Store
+from cai.folder.kinds import kind_of
 from cai.folder.moves import Moves
 from cai.records import Object, Values
 from cai.texts.wording import counted, plural

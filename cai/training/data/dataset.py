@@ -14,7 +14,7 @@ import orjson
 from cai.engine.asked import shipped_ngrams
 from cai.errors import InputError, RunError, UsageError
 from cai.folder.info import find_info, read_info
-from cai.folder.journal.rows import kind_of
+from cai.folder.kinds import kind_of
 from cai.records import Values
 from cai.sources.files import Source, existing, path_of
 from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS

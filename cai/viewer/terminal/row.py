@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from cai.disk.reading import exists, read_object
 from cai.errors import RunError, UsageError
 from cai.folder.info import find_info
-from cai.folder.journal.rows import kind_of
 from cai.folder.journal.store import StoredCall
+from cai.folder.kinds import kind_of
 from cai.folder.lookup import MOST_IDS, Entry, Lookup
 from cai.records import Drop, Label, Object, Record, Values
 from cai.sources.yamlfile import first_fault

@@ -1,46 +1,12 @@
-"""Every row and message the toolkit passes around; all frozen. A run makes millions of the slotted dataclasses."""
+"""The rows that runs write, and what they are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
-from typing_extensions import TypedDict
 
-Values = dict[str, Any]  # by name: keywords, or a JSON object in the making
-Object = Mapping[str, Any]  # a JSON object that is read
-
-OfPrompt = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)]  # position of a prompt; 16 bits below it number pairs
-OfPair = Annotated[int, Field(strict=True, ge=0, lt=1 << 48)]
-
-Role = Literal["assistant", "screen", "critic", "gate", "reviser", "judge"]
-Protocol = Literal["logprob", "score", "vote", "reason", "reward", "decide"]  # how a judge is asked
-Finish = Literal["stop", "length", "content_filter", "unknown"]  # unknown: the server did not say, or in no known word
-DropReason = Literal[
-    "bad_input", "invalid_vote", "order_flip", "low_confidence", "identical", "duplicate_prompt", "near_duplicate",
-    "empty", "truncated", "preamble_leak", "role_mixup", "refused_benign", "length_ratio", "both_refused",
-    "content_filter", "model_error", "too_long", "not_extreme", "over_target",
-    "thoughts",
-]  # fmt: skip
-DROP_REASONS: tuple[str, ...] = get_args(DropReason)
-
-
-class Message(TypedDict):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-Turns = tuple[Message, ...]  # a conversation
-
-
-class Record(BaseModel):
-    """Base of every row: frozen, and unknown fields are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True)
+from cai.records.base import DropReason, OfPair, OfPrompt, Protocol, Record, Turns, Values
 
 
 def _without_unset(record: BaseModel, row: Values, *names: str) -> Values:
@@ -49,22 +15,6 @@ def _without_unset(record: BaseModel, row: Values, *names: str) -> Values:
         if name not in record.model_fields_set:
             row.pop(name, None)
     return row
-
-
-class Prompt(Record):
-    """The conversation so far that the assistant must answer; ends with the user."""
-
-    id: str
-    messages: Turns
-    key: ClassVar[None] = None  # that of a `Contest` names its conversation and replies
-
-
-class BadPrompt(Record):
-    """A record of a prompt file that is not a prompt; it is dropped with its place in the file."""
-
-    line: int  # 1-based line of a text file, 1-based row of a table
-    problem: str
-    reason: DropReason = "bad_input"
 
 
 class Usage(Record):
@@ -205,46 +155,6 @@ class Candidates(Record):
     calls: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """Two replies to one conversation, to be judged.
-
-    a, b: texts; None if a reply has yet to be sampled, as the number that its `…_from` names.
-    """
-
-    id: str
-    position: int
-    key: str  # names the conversation and both replies; a reply that is not sampled yet counts by its number
-    prompt_id: str
-    messages: Turns
-    a: str | None
-    b: str | None
-    a_from: str
-    b_from: str
-    a_model: str | None = None
-    b_model: str | None = None
-    human: Literal["a", "b", "tie"] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One reply to a conversation, to be rated.
-
-    asked: what is rated, such as the name of a scale. sample: n-th reply of its contestant to this prompt, from 0.
-    """
-
-    id: str
-    position: int
-    key: str  # names the conversation, the reply, who wrote it and what is asked
-    prompt_id: str
-    messages: Turns
-    reply: str
-    contestant: str
-    model: str  # who wrote it, as the server named it
-    sample: int
-    asked: str
-
-
 class Label(Record):
     """A row of `labels.jsonl`: two replies to one prompt, and what a judge believes of them."""
 
@@ -303,23 +213,6 @@ class Rating(Record):
     calls: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A context, and texts that may follow it, of which models say how probable they find each.
-
-    messages: a conversation, or none if `text` is what comes before. by_token: also how probable each token is, of a
-    probe with one continuation. models: the numbers of those that are asked; None: all.
-    """
-
-    id: str
-    key: str  # names all of it
-    messages: Turns
-    text: str | None
-    continuations: tuple[str, ...]
-    by_token: bool = False
-    models: tuple[int, ...] | None = None
-
-
 class Probed(Record):
     """A row of `probes.jsonl`: how probable models find each continuation of a context."""
 
@@ -336,26 +229,6 @@ class Probed(Record):
     models: tuple[str | None, ...]  # as the servers named them
     usage: Usage
     calls: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What is in the folders of one kind of run."""
-
-    rows_file: str
-    row: type[Record]
-    training: tuple[str, ...] = ()  # names of the files that an export cuts, and of its stages
-    pairs: bool = False  # whether several positions belong to a prompt: see PAIR_BITS in cai.folder.rows
-
-
-KINDS = {  # by command
-    "generate": Kind("revisions.jsonl", Revision, training=("sft", "dpo")),
-    "sample": Kind("candidates.jsonl", Candidates, training=("sft",)),
-    "label": Kind("labels.jsonl", Label, training=("sft", "dpo", "kto"), pairs=True),
-    "test": Kind("labels.jsonl", Label, pairs=True),
-    "rate": Kind("ratings.jsonl", Rating, pairs=True),
-    "probe": Kind("probes.jsonl", Probed, pairs=True),
-}
 
 
 class Drop(Record):
@@ -378,98 +251,3 @@ class Drop(Record):
         if not self.calls:  # as of what an export leaves out, which may be millions
             line.pop("calls", None)  # which `exclude` may have left out already
         return line
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How a model draws its reply; `temperature` 0 is greedy, `max_tokens` bounds the reply."""
-
-    temperature: float = 1.0
-    max_tokens: int = 512
-    extra_body: dict[str, Any] = field(default_factory=dict)  # merged into the provider's payload as it is
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One typed question, answered with probabilities: which of the choices; or if it has none, whether it is true."""
-
-    name: str  # by which its answer is found
-    instructions: str  # a predicate's is a statement
-    choices: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> Literal["choice", "predicate"]:
-        """What OpenAI's Decisions API calls a question of this kind."""
-        if self.choices:
-            return "choice"
-        return "predicate"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a flow asks: `messages` for a chat model, or `text` for a base model to continue.
-
-    prefill: the start of the assistant's reply, which the model continues (the completion holds only what follows).
-    top_logprobs: how many alternatives per generated token to return; 0 for none.
-    score: continuations whose log-probability is asked for instead of a reply; the completion's `scores` match them.
-    Of a single one with `top_logprobs` the completion's `logprobs` are those of its own tokens.
-    decisions: typed questions about the messages, asked instead of for a reply; the completion's text is a JSON list of
-    their answers, in the shape of OpenAI's Decisions API.
-    sample: tells equal questions apart if several answers are wanted.
-    index: its number among the requests of its role in the row, from 0; None: counted as they come.
-    optional: the flow can do without an answer, so that a refusal loses nothing.
-    """
-
-    role: Role
-    messages: Turns = ()
-    text: str | None = None
-    stop: tuple[str, ...] = ()
-    prefill: str = ""
-    max_tokens: int | None = None  # None: as the run's sampling says
-    temperature: float | None = None
-    top_logprobs: int = 0
-    score: tuple[str, ...] = ()
-    decisions: tuple[Decision, ...] = ()
-    sample: int = 0
-    index: int | None = None
-    optional: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What a model answered."""
-
-    text: str
-    finish: Finish
-    model: str  # as the server named it
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    reasoning: str | None = None  # a thinking model's thoughts, kept apart from the reply
-    logprobs: tuple[dict[str, float], ...] | None = None  # per generated token: token → natural log probability
-    scores: tuple[float, ...] | None = None  # natural log probability of each continuation of `Request.score`
-
-
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What a model can do; asking for more raises `UsageError` before the first call."""
-
-    chat: bool = True
-    completion: bool = False  # continues raw text: base models, few-shot templates
-    logprobs: int = 0  # alternatives per token it can list; 0: none
-    scoring: bool = False  # log-probability of a given continuation
-    prefill: bool = False  # continues a started assistant turn
-    temperature: float | None = 2.0  # the highest that can be set; None: it is fixed at 1
-    seed: bool = True  # can be sent one
-    reward: bool = False  # gives a conversation a number, and no words
-    guard: bool = False  # says whether a reply is safe, and no words
-    decisions: int = (
-        0  # typed questions that it takes in one request, if its server answers such at all; 0: it takes none
-    )
-    decides: bool = False  # it is known to answer them, so that a judge is asked so
-
-
-Playable = Prompt | Contest | Entry | Probe
-Item = Playable | BadPrompt
-Place = tuple[int, Item]  # position in the input, and what is there
