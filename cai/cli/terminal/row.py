@@ -75,11 +75,11 @@ def _lines(row: Row, requests: bool, *, marked: bool) -> Iterator[Line]:
     yield "", ""
     yield from _made_by(row.made_by)
     yield "", ""
-    yield from _calls(row)
+    yield from calls_of(row)
     if requests:
         for place, call in enumerate(row.calls, 1):
             yield "", ""
-            yield from _exactly(call, place, len(row.calls))
+            yield from call_whole(call, place, len(row.calls))
     yield from (("", note) for note in row.notes)
     if row.another is not None:
         yield "", row.another
@@ -226,7 +226,7 @@ def _probed(row: Probed, marked: bool) -> Iterator[Line]:
                 yield "", f"{model}: log p {values[place]:.3f} of {counted(size, 'byte')}"
     for model, tokens in zip(row.models, row.tokens or (), strict=False):
         if tokens is not None:
-            yield "tokens", f"as {model} has them, with log p\n{_tokens(tokens)}"
+            yield "tokens", f"as {model} has them, with log p\n{tokens_in_words(tokens)}"
 
 
 def _drop(row: Drop, marked: bool) -> Iterator[Line]:
@@ -262,22 +262,22 @@ def _made_by(facts: Object) -> Iterator[Line]:
     label = "made by"
     for name, value in facts.items():
         if value is not None:
-            yield label, f"{WORDS.get(name, name)}: {_words(value)}"
+            yield label, f"{WORDS.get(name, name)}: {in_words(value)}"
             label = ""
 
 
-def _words(value: Any) -> str:
+def in_words(value: Any) -> str:
     """A value of a JSON object in one line: text as it is, objects as their keys and values."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_words(inner)}" for name, inner in value.items() if inner not in (None, {}, []))
+        return ", ".join(f"{name} {in_words(inner)}" for name, inner in value.items() if inner not in (None, {}, []))
     if isinstance(value, list):
-        return "; ".join(map(_words, value))
+        return "; ".join(map(in_words, value))
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)
 
 
-def _calls(row: Row) -> Iterator[Line]:
+def calls_of(row: Row) -> Iterator[Line]:
     if not row.calls:
         return
     table = "call | in | out | USD | ended ||   key\n"
@@ -297,7 +297,7 @@ def _cost(cost: float | None) -> str:
     return number(cost, ",.6f")
 
 
-def _exactly(call: Call, place: int, count: int) -> Iterator[Line]:
+def call_whole(call: Call, place: int, count: int) -> Iterator[Line]:
     """What was asked, and what came back."""
     if call.stored is None:
         yield f"call {place}", f"of {count} is not in calls.sqlite: {call.key}"
@@ -312,10 +312,10 @@ def _exactly(call: Call, place: int, count: int) -> Iterator[Line]:
     ):
         payload = {key: value for key, value in payload.items() if value is not messages}
         for turn in messages:
-            yield f"→ {turn['role']}", _words(turn["content"])
+            yield f"→ {turn['role']}", in_words(turn["content"])
     elif isinstance(payload.get("prompt"), str):
         yield "→ prompt", payload.pop("prompt")
-    yield "→ with", f"{_words(request)}: {_json(payload)}"
+    yield "→ with", f"{in_words(request)}: {_json(payload)}"
     yield from _answer(call.stored.completion)
 
 
@@ -324,12 +324,12 @@ def _answer(done: Completion) -> Iterator[Line]:
         yield "← thinks", done.reasoning
     yield "← answer", done.text
     if done.logprobs is not None:
-        yield "← log p", _tokens(done.logprobs)
+        yield "← log p", tokens_in_words(done.logprobs)
     if done.scores is not None:
         yield "← scores", ", ".join(f"{score:.4f}" for score in done.scores)
 
 
-def _tokens(tokens: Iterable[Object]) -> str:
+def tokens_in_words(tokens: Iterable[Object]) -> str:
     """Each token with the likeliest in its place, a line a token."""
     lines = []
     for alternatives in tokens:

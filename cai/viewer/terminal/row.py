@@ -109,7 +109,7 @@ def find_row(source: str | Path, row_id: str | None = None) -> Row:
             record = _record(entry, kind.row)
         except ValidationError as error:
             raise RunError(f"{folder}: the line of {entry.id!r} is damaged: {first_fault(error)}") from None
-        calls, notes = _calls(run, record)
+        calls, notes = calls_of(run, record)
     return Row(
         folder=folder,
         kind=f"cai {info['identity']['command']}",
@@ -216,7 +216,7 @@ def _why_none(folder: Path) -> str:
 # What belongs to it
 
 
-def _calls(run: Lookup, record: Record) -> tuple[list[Call], list[str]]:
+def calls_of(run: Lookup, record: Record) -> tuple[list[Call], list[str]]:
     """The calls of a row, and why some are not known."""
     keys: Sequence[str] = getattr(record, "calls", ())
     notes = []

@@ -103,7 +103,7 @@ def find_folders(top: str | Path | None = None) -> Shelf:
     shelf = Shelf(Path(top))
     if not shelf.top.is_dir():
         raise UsageError(f"{top} is not a folder: name one with runs in it, such as runs")
-    folders = [_folder(path, names) for path, names in _walk(shelf)]
+    folders = [read_folder(path, names) for path, names in _walk(shelf)]
     shelf.folders = _gathered([each for each in folders if each is not None], shelf.top.resolve())
     return shelf
 
@@ -152,7 +152,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 # What each is
 
 
-def _folder(path: Path, names: set[str]) -> Folder | None:
+def read_folder(path: Path, names: set[str]) -> Folder | None:
     """What a folder holds; None if it is none of ours."""
     for name, read in READERS.items():
         if name in names:
