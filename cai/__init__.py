@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import Any
 
 _NAMES = {  # of each module; type checkers read them in __init__.pyi, which `python tests/doors.py --write` writes
-    "cai.constitution.principles": "Constitution Principle list_constitutions load_constitution",
+    "cai.constitution.files": "list_constitutions load_constitution",
+    "cai.constitution.principles": "Constitution Principle",
     "cai.errors": "CaiError",
     "cai.evaluation.ablation": "ablate",
     "cai.evaluation.audit": "audit",

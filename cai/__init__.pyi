@@ -3,10 +3,10 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cai.constitution.files import list_constitutions as list_constitutions
+from cai.constitution.files import load_constitution as load_constitution
 from cai.constitution.principles import Constitution as Constitution
 from cai.constitution.principles import Principle as Principle
-from cai.constitution.principles import list_constitutions as list_constitutions
-from cai.constitution.principles import load_constitution as load_constitution
 from cai.errors import CaiError as CaiError
 from cai.evaluation.ablation import ablate as ablate
 from cai.evaluation.arena.figures import Evaluation

@@ -6,7 +6,6 @@ A flow is a generator that yields lists of requests and is sent their completion
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Generic, TypeVar
 
 from cai.calls.earlier import Earlier, OtherRun
 from cai.calls.limits import BUSY_PATIENCE, Limiter, backoff
-from cai.calls.model import Call, Model, check_answer, spec_of
+from cai.calls.model import Call, Model, call_seed, check_answer, spec_of
 from cai.calls.prices import Budget, Price, Tally, total_usage
 from cai.calls.roles import Roles
 from cai.errors import (
@@ -304,9 +303,3 @@ class Driver:
 def _lost(model: Model, error: ModelError, effort: str) -> CallRejected:
     """What is written of a row that a passing fault has cost: it names no address."""
     return CallRejected("model_error", f"{str(error).replace(model.endpoint, 'the server')} ({effort})")
-
-
-def call_seed(seed: int, row: str, role: Role, index: int) -> int:
-    """The sampling seed of one call, in [0, 2**31): from what is asked for whom, never from when."""
-    text = f"{seed}\0{row}\0{role}\0{index}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest()) >> 1

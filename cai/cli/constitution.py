@@ -29,7 +29,7 @@ def constitution_list(json: Json = False) -> None:
 
     Example: cai constitution list
     """
-    from cai.constitution.principles import list_constitutions
+    from cai.constitution.files import list_constitutions
 
     laws = list_constitutions()
     if json:
@@ -114,7 +114,7 @@ def constitution_test(
 
     Example: cai constitution test my.yaml --judge openai:gpt-4.1-mini
     """
-    from cai.constitution.principles import load_constitution
+    from cai.constitution.files import load_constitution
     from cai.evaluation.trial import resolve_trial, run_trial
 
     settings = {"judge": judge, "protocol": protocol, **values_of(options)}

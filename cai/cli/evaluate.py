@@ -13,7 +13,7 @@ from cai.cli.options import Fields, add_command, fields_of, values_of
 from cai.errors import CaiError, ModelStopped
 
 if TYPE_CHECKING:
-    from cai.evaluation.evaluate import EvaluateRun
+    from cai.evaluation.run import EvaluateRun
     from cai.records import Values
 
 Names = Annotated[
@@ -38,7 +38,7 @@ def _fields() -> Fields:
 def _run(names: list[str], prompts: str | None, options: Values) -> EvaluateRun:
     """The evaluation that the words of a command mean: the last name is a file of prompts if it looks like one."""
     from cai.evaluation.arena.settings import EvaluateSettings
-    from cai.evaluation.evaluate import EvaluateRun
+    from cai.evaluation.run import EvaluateRun
     from cai.sources.yamlfile import make_settings
 
     if prompts is None and (names[-1] == "-" or (names[-1].endswith(SUFFIXES) and ":" not in names[-1])):

@@ -84,7 +84,7 @@ def judge_bench(
 
     Example: cai judge bench --judge local --judge openai:gpt-4.1-mini --gold pairs.jsonl --limit 200
     """
-    from cai.constitution.principles import load_constitution
+    from cai.constitution.files import load_constitution
     from cai.evaluation.bench import resolve_bench, run_bench
     from cai.evaluation.bench_report import BenchReport
 

@@ -17,7 +17,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, model_validator
 from typing_extensions import TypedDict
 
-from cai.constitution.principles import FORMS, KEYS, ConstitutionFile, principle_id
+from cai.constitution.files import FORMS, KEYS
+from cai.constitution.principles import ConstitutionFile, principle_id
 from cai.disk.writing import unwritable
 from cai.errors import InputError, UsageError
 from cai.sources import yamlfaults, yamlfile

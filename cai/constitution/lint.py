@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from cai.constitution.principles import JOBS, Constitution, Finding, Job, Reader, find_constitution
+from cai.constitution.files import Reader, find_constitution
+from cai.constitution.principles import JOBS, Constitution, Finding, Job
 from cai.constitution.scale import repeated_name, scales_in
 from cai.records import ConstitutionRef, Record, Values
 from cai.texts.wording import listed, report_lines

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from cai.constitution.principles import Constitution, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution
 from cai.engine.templates import Templates
 from cai.sources.files import folder
 from cai.texts.likeness import Ngram

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cai.constitution.principles import Finding, Reader, find_constitution, load_constitution
+from cai.constitution.files import Reader, find_constitution, load_constitution
+from cai.constitution.principles import Finding
 from cai.constitution.scale import scales_in, scales_of
 from cai.engine.ask_judge import AskJudge
 from cai.engine.ask_scale import AskScale

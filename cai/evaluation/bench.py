@@ -17,7 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from cai.calls.model import spec_of
-from cai.constitution.principles import Constitution, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution
 from cai.engine.letters import probability
 from cai.errors import ModelStopped, UsageError
 from cai.evaluation.bench_report import BenchResult, LabelCost, VoteFigures

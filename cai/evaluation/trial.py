@@ -17,7 +17,8 @@ from typing import Any, Literal
 import orjson
 
 from cai.calls.model import spec_of
-from cai.constitution.principles import Constitution, Principle, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution, Principle
 from cai.engine.letters import probability
 from cai.errors import ConstitutionError, RunError, UsageError
 from cai.evaluation.bench import NOT_ASKED, Play, by_order, judging_settings, quietly

@@ -15,8 +15,9 @@ import pytest
 from fakes import Fake, ask, driver, gone, skipping
 
 from cai.calls.feed import Feed, play_many
-from cai.calls.flow import Driver, Flow, Played, call_seed
+from cai.calls.flow import Driver, Flow, Played
 from cai.calls.limits import ATTEMPTS, DEAD, FAILING
+from cai.calls.model import call_seed
 from cai.calls.prices import Price, Tally
 from cai.errors import (
     AuthenticationFailed,

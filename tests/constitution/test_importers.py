@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shared import shared
 
+from cai.constitution.files import load_constitution
 from cai.constitution.importers import import_constitution
 from cai.constitution.lint import check
-from cai.constitution.principles import load_constitution
 from cai.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]

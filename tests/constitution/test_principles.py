@@ -6,18 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cai.constitution.principles import (
-    Constitution,
-    ConstitutionFile,
-    Example,
-    Finding,
-    Principle,
-    Reader,
-    find_constitution,
-    list_constitutions,
-    load_constitution,
-    principle_id,
-)
+from cai.constitution.files import Reader, find_constitution, list_constitutions, load_constitution
+from cai.constitution.principles import Constitution, ConstitutionFile, Example, Finding, Principle, principle_id
 from cai.errors import ConstitutionError
 from cai.sources.files import folder
 from cai.sources.yamlfile import Loader

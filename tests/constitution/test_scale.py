@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cai.constitution.files import Reader, load_constitution
 from cai.constitution.lint import check
-from cai.constitution.principles import Constitution, Reader, load_constitution
+from cai.constitution.principles import Constitution
 from cai.constitution.scale import scales_of
 from cai.errors import ConstitutionError
 

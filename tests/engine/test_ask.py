@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.constitution.principles import Constitution, Principle, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
 from cai.engine.revise import Ask
 from cai.engine.show import show

@@ -15,8 +15,9 @@ from shared import shared
 from cai.calls.flow import Driver, Played, Seat
 from cai.calls.limits import Limiter
 from cai.calls.prices import Tally
+from cai.constitution.files import load_constitution
 from cai.constitution.importers import import_constitution
-from cai.constitution.principles import Constitution, Principle, load_constitution
+from cai.constitution.principles import Constitution, Principle
 from cai.engine.revise import Ask, Chain, revise
 from cai.engine.templates import load_templates
 from cai.folder.journal.store import Store, read_calls

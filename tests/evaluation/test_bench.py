@@ -20,7 +20,8 @@ from trial_judges import Judge, command, fair, value
 
 import cai.models
 from cai.calls.model import Call
-from cai.constitution.principles import Constitution, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution
 from cai.errors import CallRejected, ModelStopped, RunError, SourceError, UsageError
 from cai.evaluation.bench import judge_bench, resolve_bench
 from cai.evaluation.bench_report import BenchReport, BenchResult

@@ -21,7 +21,7 @@ from cai.errors import CaiError, UsageError
 from cai.evaluation.arena.figures import Evaluation, Figure, Line, Result
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.bounds import check_bounds, read_bounds
-from cai.evaluation.evaluate import EvaluateRun
+from cai.evaluation.run import EvaluateRun
 from cai.folder.journal.store import read_calls
 from cai.runs.plan import estimate
 

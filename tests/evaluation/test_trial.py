@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from trial_judges import Judge, command, fair
 
 import cai.models
-from cai.constitution.principles import Constitution, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution
 from cai.errors import CallRejected, ConstitutionError, InputError, ModelStopped, RunError, UsageError
 from cai.evaluation.ablation import Left, ablate
 from cai.evaluation.bench import judge_bench

@@ -26,8 +26,8 @@ from stored_runs import IDENTITY, ask, lost, make_run, revision
 from cai.errors import RunError, UsageError
 from cai.export import preferences
 from cai.export.best_replies import PICKED
-from cai.export.cut import Facts
 from cai.export.export import dataset_card, export_run
+from cai.export.facts import Facts
 from cai.export.options import ExportOptions
 from cai.export.revisions import RevisionCut, sft_rows
 from cai.export.sft import COLUMNS

@@ -6,7 +6,8 @@ from collections.abc import Generator
 
 import pytest
 
-from cai.constitution.principles import Constitution, Principle, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution, Principle
 from cai.judge.accept import HELPFULNESS, accept, helpfulness_of, prefers_reply
 from cai.judge.flows import Verdict, mean_preference, odds_of_votes, votes_of
 from cai.records import Acceptance, Completion, Protocol, Reading, Request, Vote

@@ -12,7 +12,8 @@ from fakes import play
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.constitution.principles import Constitution, Principle, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge, shared_lines
 from cai.engine.templates import load_templates
 from cai.errors import TemplateError

@@ -22,7 +22,7 @@ from sample_runs import run as sample_run
 from terminal import cai as command
 
 import cai
-from cai.calls.flow import call_seed
+from cai.calls.model import call_seed
 from cai.cli.runs import _play as play
 from cai.errors import BudgetReached, CallRejected, RunError, ServerDown, Unreadable, UsageError
 from cai.folder.journal.store import cost_of, read_calls

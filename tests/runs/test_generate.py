@@ -11,7 +11,8 @@ import pytest
 
 from cai.cli.options import values_of
 from cai.cli.terminal.progress import Progress
-from cai.constitution.principles import Constitution, load_constitution
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Constitution
 from cai.engine.asked import ngrams_asked
 from cai.errors import CaiError, UsageError
 from cai.folder.identity import identity_hash

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cai
-from cai.constitution.principles import Reader, load_constitution
+from cai.constitution.files import Reader, load_constitution
 from cai.engine.templates import load_templates
 from cai.errors import CaiError
 from cai.judge.certify import load_calibration

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from cai.texts.wording import cell, columns, counted, number, printable
-from cai.viewer.terminal.shelf import Folder, Shelf, age, resuming
+from cai.viewer.terminal.folders import Folder, age, resuming
+from cai.viewer.terminal.shelf import Shelf
 
 STYLES = {"running": "cyan", "done": "green", "stopped": "red", "damaged": "red", "unfinished": "yellow"}
 HEAD = "folder | what | state | rows | dropped | cost | age\n"

@@ -11,7 +11,7 @@ from typing import Any
 
 from cai.calls.model import check_ability, spec_of
 from cai.calls.protocols import choose_protocol
-from cai.constitution.principles import load_constitution
+from cai.constitution.files import load_constitution
 from cai.constitution.scale import scales_of
 from cai.engine.ask_scale import VALUES, AskScale
 from cai.engine.levels import Grade

@@ -10,7 +10,7 @@ from cai.calls.flow import Driver
 from cai.calls.model import check_ability, check_temperature, spec_of
 from cai.calls.protocols import choose_protocol
 from cai.constitution.draw import draw
-from cai.constitution.principles import load_constitution
+from cai.constitution.files import load_constitution
 from cai.engine.asked import unshipped_words
 from cai.engine.gate import NO, SAID, YES, Gate, YesNo
 from cai.engine.revise import Ask, revise

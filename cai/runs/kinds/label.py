@@ -11,7 +11,7 @@ from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Played
 from cai.calls.model import Call, Model, spec_of
 from cai.calls.prices import total_usage
-from cai.constitution.principles import load_constitution
+from cai.constitution.files import load_constitution
 from cai.engine.asked import unshipped_words
 from cai.engine.templates import load_templates
 from cai.errors import RowDropped

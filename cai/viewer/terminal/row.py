@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from cai.disk.reading import exists, read_object
 from cai.errors import RunError, UsageError
 from cai.folder.info import find_info
-from cai.folder.journal.store import StoredCall
 from cai.folder.kinds import kind_of
 from cai.folder.lookup import MOST_IDS, Entry, Lookup
 from cai.records import Drop, Label, Object, Record, Values
@@ -23,22 +22,14 @@ from cai.sources.yamlfile import first_fault
 from cai.texts.wording import close_to, counted, nearest, one_line, shortened
 from cai.training.setup.folder import ANEW, read_lines
 from cai.training.setup.folder import RECORD as TRAINING
+from cai.viewer.terminal.calls import Call, calls_of
 
 NAMED = 5  # ids and folders that a message names
 COMPARED = 2_000  # ids among which one like an unknown one is looked for
-SEARCHED = 20_000  # calls, for those of a drop of version 0.1.0; a second
 FROM_ROW = ("constitution", "templates", "models", "model", "seed")
 FROM_RUN = (  # of its identity
     "source", "system", "sampling", "n", "rounds", "gate", "screen", "accept", "binding", "pairing",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call that a row took; stored: None if the journal has it no more."""
-
-    key: str
-    stored: StoredCall | None
 
 
 @dataclass(frozen=True)
@@ -214,32 +205,6 @@ def _why_none(folder: Path) -> str:
 
 
 # What belongs to it
-
-
-def calls_of(run: Lookup, record: Record) -> tuple[list[Call], list[str]]:
-    """The calls of a row, and why some are not known."""
-    keys: Sequence[str] = getattr(record, "calls", ())
-    notes = []
-    if isinstance(record, Drop) and not keys:
-        if run.journal is None or record.stage == "source":
-            return [], ["no call is known that was answered for it"]
-        keys = [call.key for call in islice(run.journal.calls(), SEARCHED) if _begins_with(call.request, record)]
-        notes.append("its calls are not written down: these are calls of the run that ask about its prompt")
-    if run.journal is None:
-        return [Call(key, None) for key in keys], [f"its calls are not known: {run.problem}"]
-    calls = [Call(key, run.journal.call(key)) for key in keys]
-    lost = sum(call.stored is None for call in calls)
-    if lost:
-        notes.append(f"{counted(lost, 'call')} of it not in {run.folder / 'calls.sqlite'}")
-    return calls, notes
-
-
-def _begins_with(request: Object, drop: Drop) -> bool:
-    """Whether a call asks about the prompt of a drop, after a system text that the run may have put before it."""
-    turns, asked = list(drop.prompt or ()), request["payload"].get("messages")
-    if not turns or not isinstance(asked, list):
-        return False
-    return asked[: len(turns)] == turns or asked[1 : len(turns) + 1] == turns
 
 
 def _people(path: Path, record: Record) -> Iterator[str]:

@@ -19,7 +19,7 @@ import cai.models
 from cai.errors import SourceError, UsageError
 from cai.evaluation.arena.figures import Evaluation, Line, Result
 from cai.evaluation.arena.settings import EvaluateSettings
-from cai.evaluation.evaluate import EvaluateRun
+from cai.evaluation.run import EvaluateRun
 from cai.evaluation.statistics.estimates import mean_of
 from cai.evaluation.suites import SUITES
 from cai.evaluation.suites.harm import ONE_SIDED, Harm

@@ -14,7 +14,7 @@ import cai
 from cai.errors import ConstitutionError, UsageError
 from cai.evaluation.arena.figures import Evaluation, Result
 from cai.evaluation.arena.settings import EvaluateSettings
-from cai.evaluation.evaluate import EvaluateRun
+from cai.evaluation.run import EvaluateRun
 from cai.evaluation.suites.scale import shares
 from cai.records import Rating
 from cai.runs.plan import estimate

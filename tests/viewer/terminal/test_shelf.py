@@ -21,7 +21,8 @@ from terminal import cai, failed, on_terminal
 from cai.folder.journal.store import Store
 from cai.folder.run import RunFolder
 from cai.records import Completion
-from cai.viewer.terminal.shelf import Folder, find_folders
+from cai.viewer.terminal.folders import Folder
+from cai.viewer.terminal.shelf import find_folders
 
 LAW = """
 name: kind
@@ -308,7 +309,7 @@ def test_names_and_reasons_are_safe_to_print(tmp_path: Path) -> None:
 
 
 def test_a_command_that_is_not_known_is_not_invented() -> None:
-    from cai.viewer.terminal.shelf import resuming
+    from cai.viewer.terminal.folders import resuming
 
     assert resuming(Folder(Path("runs/a"), "generate")) is None
     assert resuming(Folder(Path("runs/a"), "generate", state="done", command="cai generate x")) is None
