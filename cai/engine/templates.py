@@ -97,7 +97,7 @@ class Templates:
 
     def render(self, name: str, **variables: Any) -> str:
         """The text of one template; raises TemplateError, with file and line, if it cannot be rendered."""
-        return _rendered(self.by_name[name], variables)
+        return render(self.by_name[name], variables)
 
 
 def load_templates(name_or_folder: str | Path | None = None) -> Templates:
@@ -106,28 +106,28 @@ def load_templates(name_or_folder: str | Path | None = None) -> Templates:
     Raises TemplateError with file and line for everything that can be known to be wrong before a model is asked.
     """
     path, source = find_templates(name_or_folder)
-    files = _read_files(path)
-    environment = _environment(path, files)
+    files = read_files(path)
+    environment = environment_of(path, files)
     if path.parent != folder("prompts"):  # our own sets are checked by tests
-        for finding in _findings(path, files, environment):
+        for finding in findings_of(path, files, environment):
             if finding.level == "error":
                 raise TemplateError(finding.message, finding.file, finding.line)
     jobs = {**JOBS, "revise": (*JOBS["revise"], "gate")}
     others = {job: [name for each in jobs if each != job for name in jobs[each]] for job in jobs}
-    ungated = _hash(files, (*others["revise"], "gate"))
-    trees = {name: environment.parse(_text(files, name)) for name in VARIABLES}
+    ungated = hash_of(files, (*others["revise"], "gate"))
+    trees = {name: environment.parse(text_of(files, name)) for name in VARIABLES}
     return Templates(
         source=source,
-        hash=_hash(files, others["revise"]),
+        hash=hash_of(files, others["revise"]),
         ungated_hash=SAME_WORDS.get(ungated, ungated),
-        judge_hash=_hash(files, others["judge"]),
-        scale_hash=_hash(files, others["rate"]),
-        screen_hash=_hash(files, others["screen"]),
+        judge_hash=hash_of(files, others["judge"]),
+        scale_hash=hash_of(files, others["rate"]),
+        screen_hash=hash_of(files, others["screen"]),
         by_name={name: environment.get_template(f"{name}.jinja") for name in VARIABLES if f"{name}.jinja" in files},
-        stop={name: _setting(tree, "stop") or () for name, tree in trees.items()},
-        frame={name: _setting(tree, "frame") or () for name, tree in trees.items()},
-        prefix={name: _prefix(name, tree) for name, tree in trees.items()},
-        examples=_examples(path, files),
+        stop={name: setting_of(tree, "stop") or () for name, tree in trees.items()},
+        frame={name: setting_of(tree, "frame") or () for name, tree in trees.items()},
+        prefix={name: prefix_of(name, tree) for name, tree in trees.items()},
+        examples=examples_of(path, files),
     )
 
 
@@ -147,14 +147,14 @@ def find_templates(name_or_folder: str | Path | None = None) -> tuple[Path, str]
 
 def check_templates(path: Path) -> list[Finding]:
     """Everything wrong with a set: missing files, syntax, variables it is not given or ignores, a failing trial."""
-    files = _read_files(path)
-    return _findings(path, files, _environment(path, files))
+    files = read_files(path)
+    return findings_of(path, files, environment_of(path, files))
 
 
 # Files and what they set
 
 
-def _read_files(path: Path) -> dict[str, bytes]:
+def read_files(path: Path) -> dict[str, bytes]:
     """The files of a set, each read once: what is hashed is what is rendered, even if the folder changes."""
     root = path.resolve()
     files = {}
@@ -170,7 +170,7 @@ def _read_files(path: Path) -> dict[str, bytes]:
     return files
 
 
-def _environment(path: Path, files: Mapping[str, bytes]) -> Bounded:
+def environment_of(path: Path, files: Mapping[str, bytes]) -> Bounded:
     def source(name: str) -> tuple[str, str, None] | None:
         if name not in files:
             return None
@@ -182,11 +182,11 @@ def _environment(path: Path, files: Mapping[str, bytes]) -> Bounded:
     )
 
 
-def _text(files: Mapping[str, bytes], name: str) -> str:
+def text_of(files: Mapping[str, bytes], name: str) -> str:
     return files.get(f"{name}.jinja", b"").decode("utf-8-sig")
 
 
-def _hash(files: Mapping[str, bytes], without: Iterable[str]) -> str:
+def hash_of(files: Mapping[str, bytes], without: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for name, content in files.items():
         if name.removesuffix(".jinja") not in without:
@@ -194,7 +194,7 @@ def _hash(files: Mapping[str, bytes], without: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _examples(path: Path, files: Mapping[str, bytes]) -> tuple[Example, ...]:
+def examples_of(path: Path, files: Mapping[str, bytes]) -> tuple[Example, ...]:
     if "examples.yaml" not in files:
         return ()
     try:
@@ -207,7 +207,7 @@ def _examples(path: Path, files: Mapping[str, bytes]) -> tuple[Example, ...]:
         raise TemplateError(f"not a list of worked examples: {reason}", path / "examples.yaml") from None
 
 
-def _setting(tree: nodes.Template, name: str) -> Any:
+def setting_of(tree: nodes.Template, name: str) -> Any:
     """What a template sets a name to, read without rendering it, or None; raises TemplateSyntaxError if it is unfit."""
     setting = None
     form, need, example = SETTINGS[name]
@@ -226,17 +226,17 @@ def _setting(tree: nodes.Template, name: str) -> Any:
     return setting
 
 
-def _prefix(name: str, tree: nodes.Template) -> str:
+def prefix_of(name: str, tree: nodes.Template) -> str:
     """How the answer to a template begins; of a revision only if it is asked for in one turn."""
-    if name in ("verdict", "gate", "scale", "screen") or (name == "revise" and _setting(tree, "frame")):
-        return _setting(tree, "prefix") or ""
+    if name in ("verdict", "gate", "scale", "screen") or (name == "revise" and setting_of(tree, "frame")):
+        return setting_of(tree, "prefix") or ""
     return ""
 
 
 # Checks before the first call, of sets that are not ours
 
 
-def _findings(path: Path, files: Mapping[str, bytes], environment: Bounded) -> list[Finding]:
+def findings_of(path: Path, files: Mapping[str, bytes], environment: Bounded) -> list[Finding]:
     names = [name for name in files if name.endswith(".jinja")]
     missing = missing_files(names)
     if missing is not None:
@@ -244,8 +244,8 @@ def _findings(path: Path, files: Mapping[str, bytes], environment: Bounded) -> l
     findings = [finding for name in names for finding in _findings_in(path / name, files, environment)]
     if any(finding.level == "error" for finding in findings):
         return findings
-    trees = {name: environment.parse(_text(files, name)) for name in VARIABLES if f"{name}.jinja" in files}
-    mixed = mixed_chain([name for name, tree in trees.items() if _setting(tree, "frame")], names)
+    trees = {name: environment.parse(text_of(files, name)) for name in VARIABLES if f"{name}.jinja" in files}
+    mixed = mixed_chain([name for name, tree in trees.items() if setting_of(tree, "frame")], names)
     if mixed is not None:
         return [*findings, error_in(path, None, mixed)]
     # Each template once, for a principle that lacks no wording, and with nothing that it is not given.
@@ -259,10 +259,10 @@ def _findings(path: Path, files: Mapping[str, bytes], environment: Bounded) -> l
         "against": True,
     }
     try:
-        values |= {"principle": Principle(id="trial", **words), "examples": _examples(path, files)}
+        values |= {"principle": Principle(id="trial", **words), "examples": examples_of(path, files)}
         for name, tree in trees.items():
             variables = values.keys() & variables_of(name, is_whole(name, tree, names))
-            _rendered(environment.get_template(f"{name}.jinja"), {key: values[key] for key in variables})
+            render(environment.get_template(f"{name}.jinja"), {key: values[key] for key in variables})
     except TemplateError as error:
         findings.append(error_in(Path(str(error.path)), error.line, error.message))
     return findings
@@ -272,13 +272,13 @@ def _findings_in(path: Path, files: Mapping[str, bytes], environment: Bounded) -
     try:
         tree = environment.parse(files[path.name].decode("utf-8-sig"))
         findings = [*find_problems(path, tree, files)]
-        if not _setting(tree, "stop") and path.name == "respond.jinja":
+        if not setting_of(tree, "stop") and path.name == "respond.jinja":
             message = "sets no stop strings: a base model continues with the next turns, too"
             findings.append(warning_in(path, message))
-        if path.stem in WHOLE and not _setting(tree, "frame"):
+        if path.stem in WHOLE and not setting_of(tree, "frame"):
             message = "sets no frame: a reply can imitate the end of itself, and what comes after it"
             findings.append(warning_in(path, message))
-        _prefix(path.stem, tree)
+        prefix_of(path.stem, tree)
     except TemplateSyntaxError as error:
         return [error_in(path, error.lineno, error.message or "bad syntax")]
     except UnicodeDecodeError:
@@ -289,7 +289,7 @@ def _findings_in(path: Path, files: Mapping[str, bytes], environment: Bounded) -
 # Rendering
 
 
-def _rendered(template: Template, variables: Object) -> str:
+def render(template: Template, variables: Object) -> str:
     try:
         cast(Bounded, template.environment).begin()
         return template.render({name: _plain(value) for name, value in variables.items()})
