@@ -30,7 +30,7 @@ from cai.calls.model import Call, Connection, Model, call_seed
 from cai.calls.prices import Tally
 from cai.constitution.draw import draw
 from cai.engine.revise import Ask, Chain, revise
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import RowDropped
 from cai.folder.run import RunFolder
 from cai.models import open_model

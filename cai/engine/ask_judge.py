@@ -10,7 +10,7 @@ from typing import Any
 from cai.constitution.principles import WORDINGS, Constitution, Principle
 from cai.engine.letters import LETTER_TOKENS, LISTED
 from cai.engine.quoting import Quoting
-from cai.engine.templates import Templates
+from cai.engine.templates.sets import Templates
 from cai.errors import TemplateError
 from cai.records import Decision, Message, Request, Values
 

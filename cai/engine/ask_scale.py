@@ -12,7 +12,7 @@ from cai.constitution.scale import Scale
 from cai.engine.letters import LETTER_TOKENS, LISTED
 from cai.engine.levels import Grade, read_levels, read_predicates, read_word
 from cai.engine.quoting import Quoting
-from cai.engine.templates import Templates
+from cai.engine.templates.sets import Templates
 from cai.records import Completion, Decision, Message, Protocol, Request
 
 VALUES = {str(level): float(level) for level in range(1, LEVELS + 1)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cai.constitution.files import load_constitution
 from cai.constitution.principles import Constitution
-from cai.engine.templates import Templates
+from cai.engine.templates.sets import Templates
 from cai.sources.files import folder
 from cai.texts.likeness import Ngram
 from cai.texts.off_task import ngrams_of_all

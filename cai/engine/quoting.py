@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from cai.engine.templates import Templates
+from cai.engine.templates.sets import Templates
 from cai.records import Message
 from cai.texts.lookalikes import careless
 from cai.texts.turns import DRESSING, HEADED, HIDDEN, LINE_ENDS, MARKS, SHOTS, SPEAKERS, edited, loose

@@ -17,8 +17,8 @@ from cai.constitution.principles import Constitution, Principle
 from cai.engine.gate import Gate
 from cai.engine.quoting import Quoting
 from cai.engine.screen import Screen
-from cai.engine.template_checks import JOBS
-from cai.engine.templates import Templates
+from cai.engine.templates.checks import JOBS
+from cai.engine.templates.sets import Templates
 from cai.errors import RowDropped
 from cai.records import (
     Acceptance,

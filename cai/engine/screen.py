@@ -22,7 +22,7 @@ from cai.constitution.principles import Constitution, Principle
 from cai.engine.gate import NO, SAID, YES, YesNo, read_word
 from cai.engine.letters import LEAST_MASS, probability, read_letters
 from cai.engine.quoting import Quoting
-from cai.engine.templates import Templates
+from cai.engine.templates.sets import Templates
 from cai.errors import RowDropped, Unreadable
 from cai.records import Completion, Message, Prompt, Request, Round, Screened, Screening, Turns, Values
 from cai.sources.files import folder

@@ -10,8 +10,9 @@ from cai.engine.ask_scale import AskScale
 from cai.engine.gate import Gate, YesNo
 from cai.engine.revise import Ask
 from cai.engine.screen import AskScreen
-from cai.engine.template_checks import JOBS, VARIABLES
-from cai.engine.templates import check_templates, find_templates, load_templates
+from cai.engine.templates.checks import JOBS, VARIABLES
+from cai.engine.templates.findings import check_templates
+from cai.engine.templates.sets import find_templates, load_templates
 from cai.errors import TemplateError, UsageError
 from cai.records import Message, Prompt
 from cai.texts.wording import nearest, report_lines

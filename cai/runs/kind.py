@@ -12,7 +12,7 @@ from cai.calls.feed import Feed
 from cai.calls.flow import Driver
 from cai.calls.model import Call, Model, check_ability, check_temperature
 from cai.calls.prices import Price
-from cai.engine.templates import Templates
+from cai.engine.templates.sets import Templates
 from cai.folder.growth import refusals
 from cai.folder.info import ANEW, find_info
 from cai.records import Object, Place, Record, Role, Sampling, Values

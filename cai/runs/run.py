@@ -13,7 +13,7 @@ from typing import Any
 from cai.calls.again import check_reused
 from cai.calls.feed import Again
 from cai.calls.model import Model, seed_words
-from cai.engine.templates import Templates
+from cai.engine.templates.sets import Templates
 from cai.folder.identity import identity_hash
 from cai.models import prices_of
 from cai.records import Object, Place

@@ -16,7 +16,7 @@ from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
 from cai.engine.revise import Ask
 from cai.engine.show import show
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import CaiError, UsageError
 from cai.records import Message, Prompt, Request
 

@@ -16,7 +16,7 @@ from cai.constitution.scale import Scale
 from cai.engine.ask_scale import AskScale
 from cai.engine.levels import Grade
 from cai.engine.show import show, template_findings
-from cai.engine.templates import Templates, find_templates, load_templates
+from cai.engine.templates.sets import Templates, find_templates, load_templates
 from cai.errors import TemplateError
 from cai.records import Completion, Message, Protocol, Request
 

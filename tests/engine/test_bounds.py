@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cai.constitution.principles import Principle
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import TemplateError
 
 HOSTILE = {

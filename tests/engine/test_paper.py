@@ -19,7 +19,7 @@ from cai.constitution.files import load_constitution
 from cai.constitution.importers import import_constitution
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.revise import Ask, Chain, revise
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.folder.journal.store import Store, read_calls
 from cai.models.recorded import RecordedModel
 from cai.records import Prompt, Role, Sampling

@@ -13,7 +13,8 @@ from cai.constitution.principles import Constitution
 from cai.engine.gate import Gate, YesNo
 from cai.engine.revise import Ask, revise
 from cai.engine.screen import AskScreen
-from cai.engine.templates import check_templates, load_templates
+from cai.engine.templates.findings import check_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import TemplateError
 from cai.records import Completion, Message, Prompt, Request
 

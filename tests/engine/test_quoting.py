@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cai.constitution.principles import Constitution
 from cai.engine.ask_judge import AskJudge
 from cai.engine.revise import Ask
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.records import Message, Prompt
 from cai.texts.lookalikes import careless
 

@@ -7,7 +7,7 @@ import pytest
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.gate import Gate
 from cai.engine.revise import Ask, Chain, revise
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import RowDropped
 from cai.records import Completion, Finish, Message, Prompt, Request
 

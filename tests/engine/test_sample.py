@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.engine.revise import Ask, sample
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.records import Candidate, Completion, Prompt, Request
 
 PROMPT = Prompt(id="p", messages=({"role": "user", "content": "Hi?"},))

@@ -12,7 +12,7 @@ from fakes import play
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.gate import YesNo
 from cai.engine.screen import MOST, AskScreen, Baseline, Screen, baseline, ordinary
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import RowDropped, Unreadable
 from cai.records import Completion, Prompt, Request, Round
 

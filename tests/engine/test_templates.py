@@ -16,7 +16,8 @@ from cai.engine.ask_judge import AskJudge
 from cai.engine.gate import Gate, YesNo
 from cai.engine.revise import Ask
 from cai.engine.screen import AskScreen
-from cai.engine.templates import Templates, check_templates, load_templates
+from cai.engine.templates.findings import check_templates
+from cai.engine.templates.sets import Templates, load_templates
 from cai.errors import TemplateError
 from cai.records import Message, Prompt, Request
 from cai.sources.files import folder

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cai.constitution.files import load_constitution
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge, shared_lines
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import TemplateError
 from cai.judge.flows import Pair, by_decisions, by_letter, is_valid
 from cai.models.remote.decisions import payload_of

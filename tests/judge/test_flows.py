@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import RowDropped
 from cai.judge.flows import (
     WAVES,

@@ -12,7 +12,7 @@ import pytest
 
 import cai
 from cai.constitution.files import Reader, load_constitution
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import CaiError
 from cai.judge.certify import load_calibration
 from cai.sources import yamlfile

@@ -12,7 +12,7 @@ import orjson
 from cai.calls.flow import Driver, Flow
 from cai.calls.model import check_ability, spec_of
 from cai.calls.prices import total_usage
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import UsageError
 from cai.folder.lines import PAIR_BITS, read_rows
 from cai.models import open_models

@@ -14,7 +14,7 @@ from typing import Any
 from cai.calls.flow import Driver, Flow
 from cai.calls.model import ListsTokens, Model, spec_of
 from cai.engine.levels import Grade
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import CaiError, UsageError
 from cai.evaluation.arena.arena import Arena
 from cai.folder.lines import PAIR_BITS, read_rows

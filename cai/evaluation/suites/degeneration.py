@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from cai.engine.revise import Ask
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.evaluation.arena.arena import EMBEDDED
 from cai.evaluation.arena.figures import Line, Result
 from cai.evaluation.arena.probe import ProbeRun, read_probed

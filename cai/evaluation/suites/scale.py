@@ -15,7 +15,7 @@ from cai.constitution.files import load_constitution
 from cai.constitution.scale import scales_of
 from cai.engine.ask_scale import VALUES, AskScale
 from cai.engine.levels import Grade
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import UsageError
 from cai.evaluation.arena.arena import Arena
 from cai.evaluation.arena.figures import Line, Result, line_of

@@ -10,7 +10,7 @@ from cai.calls.model import Model
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.asked import ngrams_asked, unshipped_words
 from cai.engine.revise import Chain
-from cai.engine.templates import Templates
+from cai.engine.templates.sets import Templates
 from cai.errors import CaiError, UsageError
 from cai.judge.accept import ACCEPT, HELPFULNESS, accept, helpfulness_of
 from cai.judge.flows import Pair

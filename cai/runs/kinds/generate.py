@@ -15,7 +15,7 @@ from cai.engine.asked import unshipped_words
 from cai.engine.gate import NO, SAID, YES, Gate, YesNo
 from cai.engine.revise import Ask, revise
 from cai.engine.screen import BASELINE, SCREEN, AskScreen, Screen, baseline
-from cai.engine.templates import Templates, load_templates
+from cai.engine.templates.sets import Templates, load_templates
 from cai.errors import RunError, UsageError
 from cai.folder.info import ANEW, find_info
 from cai.folder.run import RunFolder

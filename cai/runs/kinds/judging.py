@@ -11,7 +11,7 @@ from cai.calls.protocols import choose_protocol
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
-from cai.engine.templates import Templates
+from cai.engine.templates.sets import Templates
 from cai.errors import CaiError, UsageError
 from cai.judge.flows import Flow, Pair, Verdict, is_valid, judge
 from cai.records import Contest, Label, Protocol, Values

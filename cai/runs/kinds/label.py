@@ -13,7 +13,7 @@ from cai.calls.model import Call, Model, spec_of
 from cai.calls.prices import total_usage
 from cai.constitution.files import load_constitution
 from cai.engine.asked import unshipped_words
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import RowDropped
 from cai.export.options import ExportOptions
 from cai.export.pairings import PAIRINGS

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import partial
 
 from cai.calls.model import Model
-from cai.engine.templates import Templates
+from cai.engine.templates.sets import Templates
 from cai.records import Object, Place
 from cai.runs.kind import Row
 from cai.runs.kinds.settings import PromptSettings

@@ -11,7 +11,7 @@ from cai.calls.flow import Driver, Played
 from cai.calls.model import Model, spec_of, temperature_words
 from cai.calls.prices import Price, total_usage
 from cai.engine.revise import Ask, sample
-from cai.engine.templates import load_templates
+from cai.engine.templates.sets import load_templates
 from cai.errors import RowDropped, RunError, UsageError
 from cai.export.export import export_run, last_options
 from cai.folder.identity import identity_hash

@@ -15,7 +15,7 @@ import orjson
 from cai.calls.feed import Feed
 from cai.calls.flow import Driver, Played
 from cai.engine.revise import Ask, sample
-from cai.engine.templates import Templates
+from cai.engine.templates.sets import Templates
 from cai.errors import RowDropped, UsageError
 from cai.export.pairings import POSITION, place_of
 from cai.export.pairs import Filters, reason
