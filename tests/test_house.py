@@ -26,6 +26,7 @@ FLOORS = (  # from the ground up; a room may import its own floor and those belo
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 MOST_FILES = 14  # of a folder: what a screen shows
+MOST_LINES = 300  # of a file, which answers one question
 MOST_NODES = 228_000  # syntax nodes of all code
 MOST_NODES_PER_STATEMENT = 7.5
 MOST_CONDITIONALS = 20  # conditional expressions per 1,000 statements
@@ -154,6 +155,11 @@ def test_folders_do_not_import_each_other_in_a_circle() -> None:
 def test_a_folder_fits_a_screen() -> None:
     counts = Counter(path.parent.relative_to(PACKAGE).as_posix() for path in MODULES)
     assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
+
+
+def test_a_file_answers_one_question() -> None:
+    lengths = {module: len(source.splitlines()) for module, source in SOURCES.items()}
+    assert {module: length for module, length in lengths.items() if length > MOST_LINES} == {}
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from cai.calls.earlier import Earlier, OtherRun
 from cai.calls.limits import BUSY_PATIENCE, Limiter, backoff
-from cai.calls.model import Call, Model, call_seed, check_answer, spec_of
+from cai.calls.model import Call, Model, call_seed, check_answer, lost_row, spec_of
 from cai.calls.prices import Budget, Price, Tally, total_usage
 from cai.calls.roles import Roles
 from cai.errors import (
@@ -242,7 +242,7 @@ class Driver:
                     request.optional or self.roles.is_answered(request.role, seat.model)
                 ):
                     limiter.answered()
-                    raise _lost(seat.model, error, "the run goes on without") from error
+                    raise lost_row(seat.model, error, "the run goes on without") from error
                 self._stop(error)
                 raise
             except ModelBusy as error:
@@ -259,7 +259,7 @@ class Driver:
                 down = limiter.give_up(order, attempt, fault)
                 if down is not None:
                     raise self._stop(ServerDown(f"{spec_of(seat.model)}: {down}")) from fault
-                raise _lost(seat.model, fault, f"{attempt} tries") from fault
+                raise lost_row(seat.model, fault, f"{attempt} tries") from fault
             self.tally.retries += 1
             await asyncio.wait((self._halt,), timeout=backoff(attempt, fault))
 
@@ -281,7 +281,7 @@ class Driver:
         if down is not None:
             raise self._stop(ServerDown(f"{spec_of(seat.model)}: {down}")) from error
         if now - began > BUSY_PATIENCE and seat.limiter.answers > answers:
-            raise _lost(seat.model, error, f"nothing else for {now - began:.0f} s, while other calls were answered")
+            raise lost_row(seat.model, error, f"nothing else for {now - began:.0f} s, while other calls were answered")
 
     def _lose(self, seat: Seat, request: Request, row: int, error: ModelError) -> None:
         """Count a lost row; ends the run if a role has lost all of its first rows, whatever others have answered."""
@@ -298,8 +298,3 @@ class Driver:
             for seat in self.seats.values():
                 seat.limiter.stop(error)
         return error
-
-
-def _lost(model: Model, error: ModelError, effort: str) -> CallRejected:
-    """What is written of a row that a passing fault has cost: it names no address."""
-    return CallRejected("model_error", f"{str(error).replace(model.endpoint, 'the server')} ({effort})")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from cai.errors import CallRejected, UsageError
+from cai.errors import CallRejected, ModelError, UsageError
 from cai.records import Abilities, Completion, Request, Role, Sampling, Values
 
 
@@ -175,3 +175,8 @@ def call_seed(seed: int, row: str, role: Role, index: int) -> int:
     """The sampling seed of one call, in [0, 2**31): from what is asked for whom, never from when."""
     text = f"{seed}\0{row}\0{role}\0{index}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest()) >> 1
+
+
+def lost_row(model: Model, error: ModelError, effort: str) -> CallRejected:
+    """What is written of a row that a passing fault has cost: it names no address."""
+    return CallRejected("model_error", f"{str(error).replace(model.endpoint, 'the server')} ({effort})")

@@ -11,19 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cai.disk.writing import share_mode, unwritable, unwritten
+from cai.disk.writing import unwritable, unwritten
 from cai.errors import InputError, LossNotFinite, RunError, UsageError
 from cai.packages import package_version
 from cai.records import Values
 from cai.texts.wording import listed, reason_of
 from cai.training.data.dataset import TrainingData
-from cai.training.data.rows import named, reasons_of
+from cai.training.data.rows import drops_in_words, named, reasons_of
 from cai.training.data.tokens import Rows, with_system_text, without_forged_turns
 from cai.training.report.card import write_evidence
 from cai.training.report.samples import MOST_TOKENS, REFERENCE, When, write_answers
 from cai.training.report.summary import TrainSummary, last_metrics, pair_accuracy
 from cai.training.setup import embeddings, opening
-from cai.training.setup.checkpoint import is_out_of_memory, train_from
+from cai.training.setup.checkpoint import is_out_of_memory, save_weights, train_from
 from cai.training.setup.config import Loaded, Setting
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.methods import METHODS
@@ -36,7 +36,6 @@ ROWS = ".rows"  # folder in which TRL finds preference rows during the training
 SETTLED = (
     "max_length", "dtype", "attention", "packing", "gradient_checkpointing", "rows_at_once", "save_every", "eval_every",
 )  # fmt: skip
-VENDORS_OWN = ("training_args.bin", "README.md")  # a pickle, and an unfilled model card
 PACKAGES = ("cai-toolkit", "trl", "transformers", "torch", "peft", "accelerate", "datasets")
 
 
@@ -127,12 +126,8 @@ class Session:
         settings = [*plan.settings, *self.rows.settings]
         if self.base.adapter is not None:
             settings[0] = Setting("trains", f"the adapter {self.base.spec} further", "flag")
-        for line in (*settings, plan.truncation):
+        for line in (*settings, plan.truncation, *drops_in_words(self.drops[self.read_drops :])):
             self.tell(str(line))
-        late_drops = self.drops[self.read_drops :]
-        for why, count in sorted(reasons_of(late_drops).items()):
-            first = next(drop for drop in late_drops if drop.reason == why)
-            self.tell(f"dropped: {why} {count:,}; the first is {first.detail}")
         self.folder.replace(DROPPED, self.drops)
         settled = {setting.name: setting.value for setting in settings if setting.name in SETTLED}
         self.folder.write(
@@ -199,18 +194,9 @@ class Session:
         evaluated = any("eval_loss" in line and line["step"] == step for line in self.folder.metrics())
         if self.rows.eval and not evaluated:
             trainer.evaluate()
-        if not trainer.is_fsdp_enabled:  # which keeps each process's share of the weights apart
-            for name, weight in trainer.model.named_parameters():
-                if weight.requires_grad and not weight.isfinite().all():
-                    raise LossNotFinite(f"after step {step} the weights {name} are not all finite")
-        trainer.save_model(str(self.folder.path))
-        self.processes.wait_for_everyone()
-        if self.processes.is_main_process:
-            share_mode(self.folder.path)
-            for name in VENDORS_OWN:
-                (self.folder.path / name).unlink(missing_ok=True)
-            if (self.folder.path / REFERENCE).exists():
-                shutil.rmtree(self.folder.path / REFERENCE)
+        save_weights(trainer, self.folder.path, self.processes)
+        if self.processes.is_main_process and (self.folder.path / REFERENCE).exists():
+            shutil.rmtree(self.folder.path / REFERENCE)
 
     def _sample(self, trainer: Any, plan: Plan, when: When) -> None:
         """Let the model answer held-out prompts; of several processes, only the first one does."""

@@ -37,32 +37,12 @@ from cai.models.remote.fields import way_out
 from cai.models.remote.meanings import meaning_of
 from cai.models.remote.presets import Preset
 from cai.models.remote.secrets import Secrets, secrets_of
+from cai.models.remote.transport import UNREACHED, transport_words
 from cai.records import Completion, Values
 
 CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
 LOOK = 10.0  # seconds for a question that can go unanswered
 LARGE = 2**20  # bytes; aiohttp wants larger bodies as a file object, and warns
-# A transport failure in a few words; the first class that fits counts.
-REASONS: dict[type[Exception], str] = {
-    aiohttp.ConnectionTimeoutError: "no connection within {connect:g} s",
-    TimeoutError: "timed out after {timeout:g} s",
-    aiohttp.ClientConnectorDNSError: "the host name {error.host!r} is unknown",
-    aiohttp.ClientConnectorCertificateError: "its certificate is not trusted: {error.certificate_error}; "
-    "put a private CA into SSL_CERT_FILE",
-    aiohttp.ClientConnectorSSLError: "TLS failed: {error.os_error}",
-    aiohttp.ClientHttpProxyError: "the proxy answered {error.status}; check HTTPS_PROXY",
-    aiohttp.ClientProxyConnectionError: "the proxy cannot be reached; check HTTP_PROXY and HTTPS_PROXY",
-    aiohttp.ServerDisconnectedError: "the server closed the connection",
-    aiohttp.ClientPayloadError: "the body broke off half-way",
-    aiohttp.ClientResponseError: "the answer is not HTTP that can be read: {error.message}",
-}
-# Failures that say nothing of the request: no server has read it.
-UNREACHED = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.ClientResponseError,
-)
 
 
 class HostedModel:
@@ -190,7 +170,9 @@ class HostedModel:
                 raw, whole = await read_body(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # `from None`: aiohttp's errors hold the request's headers.
-            message = self._secrets.message(f"no answer from {self.endpoint}: {self._reason(error)}")
+            message = self._secrets.message(
+                f"no answer from {self.endpoint}: {transport_words(error, self._connection.timeout, CONNECT)}"
+            )
             raise ModelFault(message, reached=not isinstance(error, UNREACHED)) from None
         if 200 <= status < 300:
             if not whole:
@@ -291,12 +273,3 @@ class HostedModel:
     def hidden(self) -> int:
         """Answers of this session that held a secret of the connection, which was left out."""
         return self._secrets.found
-
-    def _reason(self, error: Exception) -> str:
-        timeout = self._connection.timeout
-        for kind, words in REASONS.items():
-            if isinstance(error, kind):
-                return shown(words.format(error=error, timeout=timeout, connect=min(CONNECT, timeout)))
-        if isinstance(error, OSError) and error.errno is not None:
-            return os.strerror(error.errno).lower()
-        return shown(str(error)) or type(error).__name__

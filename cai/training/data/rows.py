@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -232,3 +232,10 @@ class Skipped:
 def reasons_of(drops: Iterable[Skipped]) -> dict[str, int]:
     """How many were dropped, by reason."""
     return dict(Counter(drop.reason for drop in drops))
+
+
+def drops_in_words(drops: Sequence[Skipped]) -> Iterator[str]:
+    """How many rows were dropped for each reason, for people to read, and what was wrong with the first."""
+    for why, count in sorted(reasons_of(drops).items()):
+        first = next(drop for drop in drops if drop.reason == why)
+        yield f"dropped: {why} {count:,}; the first is {first.detail}"

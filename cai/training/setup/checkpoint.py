@@ -1,4 +1,4 @@
-"""A checkpoint of a training: whether it is whole, and training on from it, or what is said if it cannot be read."""
+"""Checkpoints of a training: whether one is whole, training on from it to the end, and saving what was trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from cai.disk.reading import check_files
-from cai.errors import CaiError, RunError
+from cai.disk.writing import share_mode
+from cai.errors import CaiError, LossNotFinite, RunError
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import reason_of
 
@@ -22,6 +23,7 @@ ANOTHER = (
     "delete that folder, and run the same command again: it resumes from the checkpoint before, or begins anew if "
     "there is none"
 )
+VENDORS_OWN = ("training_args.bin", "README.md")  # a pickle, and an unfilled model card
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
@@ -78,6 +80,20 @@ def train_from(checkpoint: Path | None, trainer: Any) -> None:
         problem = f"{type(error).__name__}: {reason_of(error)}"
         advice = f"install the packages that it was made with, or {ANOTHER}"
         raise RunError(f"{checkpoint} cannot be resumed from ({problem}): {advice}") from error
+
+
+def save_weights(trainer: Any, folder: Path, processes: Any) -> None:
+    """Save what was trained, without what its library adds; LossNotFinite for weights that are not all finite."""
+    if not trainer.is_fsdp_enabled:  # which keeps each process's share of the weights apart
+        for name, weight in trainer.model.named_parameters():
+            if weight.requires_grad and not weight.isfinite().all():
+                raise LossNotFinite(f"after step {trainer.state.global_step} the weights {name} are not all finite")
+    trainer.save_model(str(folder))
+    processes.wait_for_everyone()
+    if processes.is_main_process:
+        share_mode(folder)
+        for name in VENDORS_OWN:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _checked(checkpoint: Path) -> int:
