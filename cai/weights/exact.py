@@ -11,7 +11,10 @@ import ctypes
 import hashlib
 import mmap
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import orjson
@@ -28,7 +31,7 @@ Q6_K = 210
 
 
 def make_folder(file: Path, target: Path, genai: Any) -> None:
-    """Write the OpenVINO folder of a GGUF file as `target`; takes 2.5 times its size in memory, and 3 times on disk."""
+    """Write the OpenVINO folder of a GGUF file as `target`; takes 2.4 times its size in memory, and 3 times on disk."""
     need("a named model", "local", "gguf")
     import openvino
 
@@ -40,10 +43,12 @@ def make_folder(file: Path, target: Path, genai: Any) -> None:
     scheduler = genai.SchedulerConfig()
     scheduler.cache_size = 1
     genai.ContinuousBatchingPipeline(link, words, scheduler, "CPU", enable_save_ov_model=True)
-    model = openvino.Core().read_model(read / "openvino_model.xml")
-    _mend(model, file)
-    openvino.save_model(model, target / "openvino_model.xml", compress_to_fp16=False)
-    del model
+    with mapped_out(file, read / "openvino_model.bin"):
+        model = openvino.Core().read_model(read / "openvino_model.xml")
+        _mend(model, file)
+        _widen(model)
+        openvino.save_model(model, target / "openvino_model.xml", compress_to_fp16=False)
+        del model
     for path in read.glob("openvino_*tokenizer.*"):
         path.rename(target / path.name)
     shutil.rmtree(read)
@@ -80,6 +85,29 @@ def _mend(model: Any, file: Path) -> None:
             _give_minima(node, tensor.data)
         else:
             _give_8_bits(node, tensor)
+
+
+def _widen(model: Any) -> None:
+    """Give the 16-bit scales and minima as 32-bit numbers, of the same values.
+
+    OpenVINO computes with 32 bits: those it reads from the file, but of 16-bit numbers it makes a copy that it keeps,
+    which for 1.5B parameters is 0.36 GB of memory.
+    """
+    import numpy
+    from openvino import opset13 as ops
+
+    for node in model.get_ops():
+        if not node.get_output_size() or node.get_output_element_type(0).get_type_name() != "f16":
+            continue
+        if node.get_type_name() == "Constant":
+            wide = ops.constant(node.data.astype(numpy.float32))
+        elif node.get_type_name() == "Convert":
+            wide = ops.convert(node.input_value(0), "f32")
+        else:
+            continue
+        for use in node.output(0).get_target_inputs():
+            use.replace_source_output(wide.output(0))
+    model.validate_nodes_and_infer_types()
 
 
 def _levels_of_q4_k(data: Any) -> Any:
@@ -158,17 +186,40 @@ def _give_8_bits(levels: Any, tensor: Any) -> None:
         use.replace_source_output(whole.output(0))
 
 
-def let_go(file: Path) -> None:
-    """Take the pages of a file that this process has mapped out of its memory; they are read again if they are used.
+@contextmanager
+def mapped_out(*files: Path) -> Iterator[None]:
+    """Meanwhile and at the end, take the pages of files that this process maps out of its memory, over and over.
 
-    OpenVINO packs all weights into memory of its own, and reads the file no more. Does nothing but on Linux.
+    OpenVINO makes memory of its own of what it reads in a file; without this both are there at once.
+    """
+    done = Event()
+
+    def repeat() -> None:
+        while not done.wait(0.2):
+            let_go(*files)
+
+    thread = Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        let_go(*files)
+
+
+def let_go(*files: Path) -> None:
+    """Take the pages of files that this process has mapped out of its memory; they are read again if they are used.
+
+    Does nothing but on Linux.
     """
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return
+    names = tuple(str(file.resolve()) for file in files)
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     for line in maps.read_text().splitlines():
-        if line.endswith(str(file.resolve())):
+        if line.endswith(names):
             begin, end = (int(address, 16) for address in line.split()[0].split("-"))
             advise(begin, end - begin, mmap.MADV_DONTNEED)

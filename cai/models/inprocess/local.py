@@ -24,7 +24,7 @@ from cai.sources.files import path_of
 from cai.texts.wording import nearest
 from cai.weights.bases import Base, base_at, check_kind
 from cai.weights.embedded import folder_of, weights_of
-from cai.weights.exact import let_go
+from cai.weights.exact import mapped_out
 from cai.weights.gguf_read import gguf_metadata, misread
 from cai.weights.merge import merged_file
 from cai.weights.named import DEFAULT, NAMED
@@ -151,8 +151,8 @@ class LocalModel:
             self._tokenizer = LocalTokenizer(tokenizer, self.name, self.context)
             self.context = self._tokenizer.context
         if self._named is not None and self._named.exact:
-            pipeline.generate(["a"], [self._greedy()])  # packs the weights
-            let_go(path / "openvino_model.bin")
+            with mapped_out(path / "openvino_model.bin"):
+                pipeline.generate(["a"], [self._greedy()])  # packs the weights
         return LocalEngine(pipeline, self.name, in_turn=work != "echo")
 
     async def send(self, payload: Values) -> Completion:
