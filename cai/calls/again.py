@@ -32,17 +32,17 @@ def reasons_of(retry: str | Sequence[str]) -> tuple[str, ...]:
     words = [word.strip() for text in texts for word in text.split(",")]
     for word in words:
         if word not in RETRIABLE:
-            raise UsageError(f"--retry {word}: {_why_not(word)}")
+            raise UsageError(f"--retry {word or repr(word)}: {_why_not(word)}")
     return tuple(dict.fromkeys((ALWAYS, *words)))
 
 
 def _why_not(word: str) -> str:
     if word in OF_RECORDS:
-        return "no model was asked about such a record: mend the source, and run the same command again"
+        return f"no model was asked about such a record: mend the source, and leave {word} out of --retry"
     if word == "identical":
-        return "no judge is asked about two replies that are the same"
+        return "two replies that are the same make no pair, however often a model is asked: leave it out"
     if word in DROP_REASONS:
-        return f"that is decided when rows are cut: see cai export; name of {listed(RETRIABLE)}"
+        return f"that is decided when rows are cut: see cai export --help; --retry takes {listed(RETRIABLE)}"
     return f"no row is dropped for that; {nearest(word, RETRIABLE)}"
 
 
@@ -65,7 +65,8 @@ def check_reused(folders: Sequence[Path], out: Path) -> None:
                 f"--reuse {folder} is the folder of this run, which uses its own calls anyway: leave it out"
             )
         if not folder.is_dir():
-            raise RunError(f"--reuse {folder}: there is no such folder; {advice}")
+            problem = "it is a file, not a run folder" if folder.exists() else "there is no such folder"
+            raise RunError(f"--reuse {folder}: {problem}; {advice}")
         info = find_info(folder, advice)
         if info is None and not exists(folder / EVALUATION):
             raise RunError(f"--reuse {folder} is not a run folder: it has no run.json; {advice}")

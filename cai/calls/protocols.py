@@ -22,7 +22,7 @@ def choose_protocol(wanted: Protocol | None, can: Abilities, name: str, *, compl
         raise UsageError(f"{name} is not a reward model: use reward:PATH")
     if wanted == "decide" and completes:
         raise UsageError(
-            "--protocol decide asks about messages, which these templates do not write: use chat templates"
+            "--protocol decide asks about messages, and these templates write a text to continue: use --templates chat"
         )
     if wanted is None and can.decides and not completes:
         return "decide"
@@ -37,5 +37,6 @@ def choose_protocol(wanted: Protocol | None, can: Abilities, name: str, *, compl
     if wanted is None:
         return best
     if not protocols[wanted]:
-        raise UsageError(f"--protocol {wanted}: {name} gives no such probabilities; use --protocol {best}")
+        lack = "takes no typed questions" if wanted == "decide" else "gives no such probabilities"
+        raise UsageError(f"--protocol {wanted}: {name} {lack}; use --protocol {best}")
     return wanted

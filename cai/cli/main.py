@@ -110,7 +110,7 @@ def _message(error: Any) -> str:
     """What an error tells a user, in one line."""
     if hasattr(error, "format_message"):  # the usage errors of the parser
         command = getattr(getattr(error, "ctx", None), "command_path", "cai")
-        return f"error: {error.format_message()} (see {command} --help)"
+        return f"error: {error.format_message()}{_rejected(error)} (see {command} --help)"
     if isinstance(error, CaiError):
         return f"error: {error}"
     if isinstance(error, PermissionError):
@@ -118,6 +118,12 @@ def _message(error: Any) -> str:
     if isinstance(error, OSError):
         return f"error: {error}; --debug shows more"
     return f"error: {type(error).__name__}: {error}; this is a bug in cai, --debug shows more"
+
+
+def _rejected(error: Any) -> str:
+    """What the parser could not read, if it does not say so itself: a library that it uses leaves the value out."""
+    problems: list[Any] = getattr(error.__cause__, "errors", list)()
+    return "".join(f": {problem['input']!r}" for problem in problems)
 
 
 def _fail(message: str, status: int = 1) -> int:

@@ -167,7 +167,8 @@ def open_model(spec: str, connection: Connection | None = None) -> Model:
 def _at(url: str, provider: str, name: str, connection: Connection) -> Connection:
     """The connection to the address of a spec."""
     if PROVIDERS[provider].free:
-        raise UsageError(f"{provider}:{name} is opened here: it takes no @URL")
+        spec = f"{provider}:{name}".removesuffix(":")
+        raise UsageError(f"{spec} runs in this process and takes no @URL: leave it out, or name who serves it there")
     if connection.base_url is not None:
         raise UsageError(f"--base-url and the address in {provider}:{name}@… both say where it is asked: leave out one")
     return replace(connection, own_url=url)

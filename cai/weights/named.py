@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from cai.texts.wording import nearest
+
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -101,6 +103,14 @@ NAMED = {
         ),
     ),
 }
+
+
+def nearest_name(name: str) -> str:
+    """What to type instead of a name that no model has, which may be the beginning of one."""
+    begun = [known for known in NAMED if known.startswith(name.lower())]
+    if len(begun) == 1:
+        return f"did you mean {begun[0]!r}?"
+    return nearest(name, NAMED)
 
 
 def named_of(spec: str) -> Named | None:

@@ -80,7 +80,11 @@ def test_the_version_is_told() -> None:
         (["generat"], "'generate'"),
         (["constitution", "chek"], "'check'"),
         (["generate", "--round", "2"], "--rounds"),
-        (["generate", "--rounds", "x"], "'--rounds'"),
+        (
+            ["generate", "--rounds", "two"],
+            "'--rounds': Input should be a valid integer, unable to parse string as an integer: 'two'",
+        ),
+        (["generate", "--temperature", "hot"], "'--temperature'"),
         (["generate", "--rounds", "0"], "--rounds 0 must be"),
         (["generate", "--temperature", "nan"], "--temperature nan must be"),
         (["generate", "--seed", "-1"], "--seed -1 must be"),

@@ -77,14 +77,14 @@ def test_reasons_are_named_once_each_and_a_fault_of_the_server_is_always_among_t
         ("truncate", "no row is dropped for that; did you mean 'truncated'?"),
         ("model-error", "did you mean 'model_error'?"),
         ("Empty", "did you mean 'empty'?"),
-        ("", "known: truncated, empty"),
+        ("", "--retry '': no row is dropped for that; known: truncated, empty"),
         ("truncated,,empty", "known: truncated, empty"),
         ("all", "no row is dropped for that"),
-        ("low_confidence", "decided when rows are cut: see cai export"),
-        ("invalid_vote", "decided when rows are cut: see cai export"),
-        ("bad_input", "mend the source"),
-        ("duplicate_prompt", "mend the source"),
-        ("identical", "two replies that are the same"),
+        ("low_confidence", "decided when rows are cut: see cai export --help; --retry takes truncated, empty, "),
+        ("invalid_vote", "decided when rows are cut: see cai export --help; --retry takes truncated, empty, "),
+        ("bad_input", "mend the source, and leave bad_input out of --retry"),
+        ("duplicate_prompt", "mend the source, and leave duplicate_prompt out of --retry"),
+        ("identical", "two replies that are the same make no pair, however often a model is asked: leave it out"),
     ],
 )
 def test_a_reason_that_asking_again_cannot_do_away_with_is_refused(word: str, advice: str) -> None:
@@ -277,6 +277,7 @@ def damage(folder: Path) -> None:
     ("spoil", "problem"),
     [
         (lambda a: shutil.rmtree(a), "there is no such folder"),
+        (lambda a: a.rename(a.with_name("moved")) and a.write_text("{}"), "it is a file, not a run folder"),
         (lambda a: (a / "run.json").unlink(), "is not a run folder: it has no run.json"),
         (lambda a: (a / "run.json").write_text("{}"), "run.json is damaged"),
         (lambda a: (a / "calls.sqlite").unlink(), "has no calls.sqlite"),

@@ -127,6 +127,8 @@ def test_a_protocol_is_chosen_by_what_the_judge_can_do_and_can_be_overridden(
         ("logprob", SCORES, "--protocol logprob: p:m gives no such probabilities; use --protocol score"),
         ("score", WORDS, "--protocol score: p:m gives no such probabilities; use --protocol vote"),
         ("reason", WORDS, "--protocol reason: p:m gives no such probabilities; use --protocol vote"),
+        ("decide", FULL, "--protocol decide: p:m takes no typed questions; use --protocol logprob"),
+        ("decide", WORDS, "--protocol decide: p:m takes no typed questions; use --protocol vote"),
         ("reward", FULL, "p:m is not a reward model: use reward:PATH"),
         ("vote", REWARD, "p:m is a reward model: its protocol is reward"),
     ],

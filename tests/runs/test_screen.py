@@ -228,7 +228,7 @@ def test_a_critic_that_says_neither_yes_nor_no_stops_the_run_before_the_first_pr
 def test_a_set_without_its_question_and_a_threshold_without_a_screen_are_refused(
     server: Habits, tmp_path: Path
 ) -> None:
-    with pytest.raises(Exception, match=r"has no screen\.jinja: it cannot screen"):
+    with pytest.raises(Exception, match=r"fewshot has no screen\.jinja: it cannot screen; name another"):
         run(server, tmp_path / "out", templates="fewshot")
     with pytest.raises(UsageError, match="--screen-at is for --draw screen"):
         make_settings(GenerateSettings, {"screen_at": 0.5})

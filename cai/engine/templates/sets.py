@@ -52,7 +52,8 @@ class Templates:
         """Raise TemplateError if the set has no templates for a job: "revise", "judge", "rate", "screen" or "gate"."""
         lacking = [f"{name}.jinja" for name in JOBS.get(job, (job,)) if name not in self.by_name]
         if lacking:
-            raise TemplateError(f"the template set {self.source} has no {' and no '.join(lacking)}: it cannot {job}")
+            problem = f"the template set {self.source} has no {' and no '.join(lacking)}: it cannot {job}"
+            raise TemplateError(f"{problem}; name another set with --templates")
 
     def render(self, name: str, **variables: Any) -> str:
         """The text of one template; raises TemplateError, with file and line, if it cannot be rendered."""

@@ -21,13 +21,12 @@ from cai.models.inprocess.local_words import LocalTokenizer
 from cai.models.inprocess.requests import check_settings, question, reply_of
 from cai.records import Abilities, Completion, Values
 from cai.sources.files import path_of
-from cai.texts.wording import nearest
 from cai.weights.bases import Base, base_at, check_kind
 from cai.weights.embedded import folder_of, weights_of
 from cai.weights.exact import mapped_out
 from cai.weights.gguf_read import gguf_metadata, misread
 from cai.weights.merge import merged_file
-from cai.weights.named import DEFAULT, NAMED
+from cai.weights.named import DEFAULT, NAMED, nearest_name
 
 log = logging.getLogger("cai")
 
@@ -274,11 +273,15 @@ def _identify(path: Path) -> tuple[str, int | None]:
     """Name and context length of the weights at `path`, whose bytes are read once."""
     if path.is_dir():
         if not (path / "openvino_model.xml").is_file():
-            raise InputError("holds no openvino_model.xml; name a GGUF file or an OpenVINO model folder", path)
+            raise InputError(
+                "holds neither openvino_model.xml nor adapter_config.json; name a GGUF file, an OpenVINO model folder "
+                "or a LoRA adapter's folder",
+                path,
+            )
         context = read_if_there(path / "config.json").get("max_position_embeddings")
         return f"{path.resolve().name}@{fingerprint(path)}", context if isinstance(context, int) else None
     if not path.is_file():
-        raise UsageError(f"no model at {path}; {nearest(str(path), NAMED)}, or name a GGUF file: local:PATH")
+        raise UsageError(f"no model at {path}: {nearest_name(str(path))}; a GGUF file is named by its path, local:PATH")
     metadata = gguf_metadata(path)
     problem = misread(metadata, by_openvino=True)
     if problem is not None:

@@ -100,12 +100,19 @@ class HostedModel:
             hint = " (.env is not read: set -a; . ./.env; set +a)" if os.path.exists(".env") else ""
             raise AuthenticationFailed(
                 f"{self.spec}: {self.endpoint} needs a key: set the environment variable "
-                f"{' or '.join(self.key_variables)}{hint}"
+                f"{' or '.join(self.key_variables)}{self._unsent()}{hint}"
             )
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise AuthenticationFailed(f"{variable} holds characters that no key has; copy the key again")
-        self._key_advice = f"check {variable}" if key else f"set {' or '.join(self.key_variables)}"
+        self._key_advice = f"check {variable}" if key else f"set {' or '.join(self.key_variables)}{self._unsent()}"
         return key
+
+    def _unsent(self) -> str:
+        """What to say of a key that is set, and not sent to an address of a spec's own; "" if there is none."""
+        unsent = [name for name in self.preset.key_variables if os.environ.get(name)]
+        if self._connection.own_url is None or not unsent:
+            return ""
+        return f" ({unsent[0]} is not sent to an @URL)"
 
     async def start(self) -> None:
         """Open the session, with the user's own headers over ours; AuthenticationFailed without a key that it needs."""

@@ -185,7 +185,7 @@ class OpenAIModel(HostedModel):
             return error
         instead = choose_protocol(None, replace(self.can, decides=False), self.spec)
         if decisions.lacks_decisions(answer, meaning_of(answer, payload)):
-            problem = f"{self.spec}: this server has no /decisions: use --protocol {instead} or name another --accept"
+            problem = f"{self.spec}: this server has no /decisions: use --protocol {instead}, or name another judge"
             return decisions.NoDecisions(f"{problem} ({error})")
         if isinstance(error, UnknownModel):
             return UnknownModel(f"{error}; others may be asked with --protocol {instead}")

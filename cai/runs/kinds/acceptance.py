@@ -31,7 +31,7 @@ class Accepting:
         spec = str(settings.accept)
         mute = [principle.id for principle in law.principles_for("revise") if not principle.can("judge")]
         if mute:
-            raise UsageError(f"--accept: principle {mute[0]!r} tells a judge nothing: give it 'choose', or 'text'")
+            raise UsageError(f"--accept: principle {mute[0]!r} has no question for a judge: give it 'choose' or 'text'")
         self.judging = Judging(model, LabelSettings.model_validate({"judge": spec}), templates, law, None)
         advice = "name another --accept, switch its thinking off, or word judge.jinja and verdict.jinja for it"
         self.judging.readable = JudgeCheck(advice, needed=self.judging.protocol != "reward")

@@ -145,8 +145,24 @@ def test_a_path_that_is_no_model_is_one_clear_line(tmp_path: Path, content: byte
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("qwen", "did you mean 'qwen2.5-coder-1.5b'?"),
+        ("Qwen2.5-Coder", "did you mean 'qwen2.5-coder-1.5b'?"),
+        ("qwen2.5-coder-7b", "did you mean 'qwen2.5-coder-1.5b'?"),
+        ("smollm2", "did you mean 'smollm2-135m'?"),
+        ("llama-3.2-1b", "known: smollm2-135m, qwen2.5-coder-1.5b"),
+    ],
+)
+def test_a_name_that_no_local_model_has_is_refused_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        LocalModel(name)
+    assert str(refusal.value) == f"no model at {name}: {meant}; a GGUF file is named by its path, local:PATH"
+
+
 def test_a_folder_without_a_model_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no openvino_model\.xml"):
+    with pytest.raises(InputError, match=r"holds neither openvino_model\.xml nor adapter_config\.json; name a GGUF"):
         LocalModel(str(tmp_path))
 
 

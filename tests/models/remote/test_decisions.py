@@ -246,7 +246,7 @@ LACKING: dict[str, Mode] = {
 }
 
 
-NONE_HERE = "this server has no /decisions: use --protocol logprob"
+NONE_HERE = "this server has no /decisions: use --protocol logprob, or name another judge "
 
 
 @pytest.mark.parametrize("mode", LACKING)

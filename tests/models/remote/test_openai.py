@@ -246,6 +246,24 @@ def test_openais_own_server_needs_a_key_before_the_first_call() -> None:
         asyncio.run(OpenAIModel("gpt-4o", Connection()).start())
 
 
+@pytest.mark.parametrize(
+    ("spec", "variable"),
+    [
+        ("openai:gpt-4o@https://api.openai.com/v1", "OPENAI_API_KEY"),
+        ("groq:llama-3.3-70b-versatile@https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    ],
+)
+def test_a_key_of_the_provider_that_an_address_of_its_own_is_not_sent_is_named(
+    spec: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(AuthenticationFailed, match=r"CAI_KEY_API_\w+_COM_443$"):
+        asyncio.run(open_model(spec).start())
+    monkeypatch.setenv(variable, "sk-of-no-worth")
+    with pytest.raises(AuthenticationFailed, match=rf"CAI_KEY_API_\w+_COM_443 \({variable} is not sent to an @URL\)$"):
+        asyncio.run(open_model(spec).start())
+
+
 def test_a_chat_is_answered(server: Stub) -> None:
     [reply] = asyncio.run(ask(model(server.url + "/v1"), call()))
     assert isinstance(reply, Completion)
