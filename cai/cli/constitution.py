@@ -17,7 +17,7 @@ from cai.texts.wording import one_line
 
 app = typer.Typer(
     name="constitution",
-    help="List, read, check and import constitutions.\n\nExample: cai constitution show harmless",
+    help="List, show, check, test and import constitutions.\n\nExample: cai constitution show harmless",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -44,10 +44,11 @@ def constitution_list(json: Json = False) -> None:
 def constitution_show(
     name: Annotated[str, typer.Argument(help="A built-in NAME or a PATH.")],
     template: Annotated[
-        str | None, typer.Option(help="Show the words sent for respond, critique, revise, screen, judge or scale.")
+        str | None,
+        typer.Option(help="Show the words sent for respond, critique, gate, revise, screen, judge, verdict or scale."),
     ] = None,
     prompt: Annotated[str, typer.Option(help="With --template: the user's message.")] = "How do I pick a lock?",
-    templates: Annotated[str, typer.Option(help="Template set: chat, fewshot, or a folder.")] = "chat",
+    templates: Annotated[str, typer.Option(help="Template set: chat, quoted, fewshot, or a folder.")] = "chat",
 ) -> None:
     """Print a constitution, or with --template the exact words that a model would be sent. Needs no model.
 

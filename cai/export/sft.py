@@ -14,8 +14,8 @@ from cai.records import Values
 
 SftFormat = Literal["completion", "messages"]
 SFT_FORMAT = (  # its help
-    "completion: sft.jsonl has prompt and completion, of which TRL learns the completion; messages: it has messages, "
-    "of which TRL learns all turns (default: completion)."
+    "Columns of sft.jsonl: completion (prompt and completion; TRL trains on the completion alone) or messages (TRL "
+    "trains on all turns). Default: completion."
 )
 COLUMNS: dict[SftFormat, Columns] = {
     "completion": {"prompt": "turns", "completion": "turns"},

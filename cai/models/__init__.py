@@ -134,7 +134,7 @@ def _specs(ability: str) -> str:
     able = {name: provider.spec for name, provider in PROVIDERS.items() if getattr(provider, ability)}
     own = [spec for name, spec in able.items() if name not in PRESETS]
     *most, last = PRESETS
-    return f"{', '.join(own)}, or NAME behind {':, '.join(most)}: or {last}:; NAME@URL asks another server"
+    return f"{', '.join(own)}, or PRESET:NAME ({', '.join(most)} or {last}); add @URL for another server"
 
 
 SPECS = _specs("writes")

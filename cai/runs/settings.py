@@ -49,18 +49,26 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
     templates: str | Path | None = Field(
-        None, description="Template set: chat (the default), quoted, fewshot, or a folder."
+        None,
+        description="Template set: chat, quoted (critic and reviser see the conversation in one turn), fewshot (for "
+        "base models), or a folder (default: the model's own if it has one, else chat).",
     )
     temperature: float = Field(1.0, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
     max_tokens: Count = Field(512, description="Longest answer in tokens; a reply that reaches it is dropped.")
-    extra_body: Object = Field({}, repr=False, description="JSON object merged into every request.")
+    extra_body: Object = Field(
+        {},
+        repr=False,
+        description="JSON object merged into every request, such as '{\"top_p\": 0.9}'; null removes a key.",
+    )
     limit: Count | None = Field(None, description="Read at most this many prompts or pairs.")
     concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
-        None, description="Most calls in flight at once (default: what the model suggests)."
+        None, description="Most calls in flight at once (default: by model)."
     )
     rpm: Count | None = Field(None, description="Most calls per minute to one model.")
     tpm: Count | None = Field(None, description="Most tokens per minute to one model.")
-    seed: Annotated[int, Field(ge=0, le=WHOLE)] = Field(0, description="Random seed: same seed, same questions.")
+    seed: Annotated[int, Field(ge=0, le=WHOLE)] = Field(
+        0, description="Random seed; the same seed asks the same questions."
+    )
     max_cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         None, description="Stop before the run folder has cost more than this many USD."
     )
@@ -69,25 +77,27 @@ class RunSettings(BaseModel):
     headers: Mapping[str, str] = Field(
         {},
         repr=False,
-        description="Extra HTTP header 'Name: value'; repeatable. In Python a dict.",
+        description="Extra HTTP header 'Name: value'; repeatable (in Python a dict).",
         json_schema_extra={"option": "--header", "repeat": True},
     )
     timeout: float = Field(600.0, gt=0, le=1e9, description="Seconds to wait for one call.")
     out: str | Path | None = Field(
-        None, description="Run folder (default: runs/<name>-<hash>; in Python nothing is kept without it)."
+        None,
+        description="Run folder (default: the one under runs that this command extends, else a new "
+        "runs/<name>-<hash>; in Python nothing is kept without it).",
     )
     retry: str | Sequence[str] = Field(
         (),
-        description="Try dropped rows again: truncated (with a higher --max-tokens), empty, content_filter, too_long; "
-        "repeatable, or with commas. model_error always is.",
+        description="Retry rows that were dropped as truncated (with a higher --max-tokens), empty, content_filter or "
+        "too_long; repeatable, or with commas. model_error is always retried.",
         json_schema_extra={"repeat": True},
     )
     reuse: str | Path | Sequence[str | Path] = Field(
         (),
-        description="Take answers to equal calls from this run folder, free of charge; repeatable.",
+        description="Copy answers to identical calls from this run folder instead of asking again; repeatable.",
         json_schema_extra={"repeat": True},
     )
-    force: bool = Field(False, description="Start over in a folder that holds another run.")
+    force: bool = Field(False, description="Start over in a folder that holds another run; its rows are deleted.")
 
     @model_validator(mode="after")
     def _check_body(self) -> RunSettings:

@@ -48,14 +48,14 @@ class GenerateSettings(PromptSettings):
     rounds: Few = Field(2, description="Critique and revision rounds, each under one drawn principle.")
     gate: float | bool | None = Field(
         None,
-        description="Skip the revision if the critic gives less than this probability that the reply needs a change "
-        f"(default: {GATE} for chat templates).",
+        description="Skip the revision if the critic's probability that the reply needs a change is below this "
+        f"(default {GATE}; no gate with fewshot templates).",
         json_schema_extra={"alone": str(GATE), "off": "Revise every reply, without asking."},
     )
     draw: Literal["uniform", "screen"] | None = Field(
         None,
         description="How to draw the principle of a round, by weight: uniform, from all (the default); or screen, from "
-        "those that the critic finds violated. If it finds none, the reply stands.",
+        "those that the critic finds violated, and if there are none the reply stays.",
     )
     screen_at: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
@@ -63,12 +63,12 @@ class GenerateSettings(PromptSettings):
     )
     accept: str | None = Field(
         None,
-        description="Judge that must prefer a revision before it replaces the reply: a model as for --model, or "
-        "reward:NAME (default: every revision does).",
+        description="Keep a revision only if this judge prefers it to the reply: a model as for --model, or "
+        "reward:NAME (default: keep every revision).",
     )
     accept_at: Annotated[float, Field(ge=0.5, lt=1)] | None = Field(
         None,
-        description=f"With --accept: a revision must be preferred with a probability above this (default {ACCEPT}).",
+        description=f"With --accept: the judge's probability must be above this (default {ACCEPT}).",
     )
     sft_format: SftFormat | None = Field(None, description=SFT_FORMAT)
 
