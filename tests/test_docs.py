@@ -32,6 +32,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import patch
 
 import pytest
 from pages import (
@@ -54,7 +55,7 @@ from cai import generate, load_constitution
 from cai.calls.model import Connection, Model
 from cai.calls.protocols import choose_protocol
 from cai.errors import UsageError
-from cai.models import open_model
+from cai.models import PROVIDERS, open_model
 from cai.models.remote.presets import PRESETS, Preset
 from cai.records import Protocol
 from cai.runs.kinds.settings import GenerateSettings, LabelSettings, SampleSettings
@@ -98,8 +99,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(desk: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the desk as the current folder, with `cai` on the path and nothing but the stub to reach."""
+def here(desk: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the desk as the current folder, with `cai` on the path and nothing but the stub to reach.
+
+    Providers that a page registers are gone afterwards.
+    """
     folder = shutil.copytree(desk, tmp_path / "here")
     command = tmp_path / "bin" / "cai"
     command.parent.mkdir()
@@ -120,7 +124,8 @@ def here(desk: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(folder)
-    return folder
+    with patch.dict(PROVIDERS):
+        yield folder
 
 
 def play(block: Block, names: dict[str, Any], server: str) -> str | None:
