@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Template
 
 from cai.constitution.examples import Example
+from cai.engine.templates.bounds import Bounded
 from cai.engine.templates.checks import JOBS, VARIABLES
 from cai.engine.templates.files import environment_of, examples_of, hash_of, prefix_of, read_files, setting_of, text_of
 from cai.engine.templates.findings import findings_of
@@ -66,12 +69,23 @@ def load_templates(name_or_folder: str | Path | None = None) -> Templates:
     Raises TemplateError with file and line for everything that can be known to be wrong before a model is asked.
     """
     path, source = find_templates(name_or_folder)
+    if path.parent == folder("prompts"):  # our own sets are checked by tests, and stay as they are
+        return _built_in(path, source)
     files = read_files(path)
     environment = environment_of(path, files)
-    if path.parent != folder("prompts"):  # our own sets are checked by tests
-        for finding in findings_of(path, files, environment):
-            if finding.level == "error":
-                raise TemplateError(finding.message, finding.file, finding.line)
+    for finding in findings_of(path, files, environment):
+        if finding.level == "error":
+            raise TemplateError(finding.message, finding.file, finding.line)
+    return _loaded(path, source, files, environment)
+
+
+@cache
+def _built_in(path: Path, source: str) -> Templates:
+    files = read_files(path)
+    return _loaded(path, source, files, environment_of(path, files))
+
+
+def _loaded(path: Path, source: str, files: Mapping[str, bytes], environment: Bounded) -> Templates:
     jobs = {**JOBS, "revise": (*JOBS["revise"], "gate")}
     others = {job: [name for each in jobs if each != job for name in jobs[each]] for job in jobs}
     ungated = hash_of(files, (*others["revise"], "gate"))

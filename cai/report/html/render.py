@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,9 @@ def encode(row: Any) -> bytes:
 
 def render(sections: Sequence[Section], samples: Sequence[Shown | None], version: str | None) -> bytes:
     """The bytes of the page; samples: the rows shown of each section."""
-    from jinja2 import Environment, StrictUndefined
-
     style, script = (Markup((HERE / name).read_text("utf-8")) for name in ("view.css", "view.js"))
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True, finalize=_finalized
-    )
-    template = environment.from_string((HERE / "page.html.jinja").read_text("utf-8"))
     pairs = list(zip(sections, samples, strict=True))
-    text = template.render(
+    text: str = _template().render(
         pairs=pairs,
         style=style,
         script=script,
@@ -55,6 +50,16 @@ def render(sections: Sequence[Section], samples: Sequence[Shown | None], version
         most=MOST_LINES,
     )
     return text.encode("utf-8")
+
+
+@cache  # compiling it takes longer than to fill it
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True, finalize=_finalized
+    )
+    return environment.from_string((HERE / "page.html.jinja").read_text("utf-8"))
 
 
 def rows_json(samples: Sequence[Shown | None]) -> str:
