@@ -8,6 +8,7 @@ and keywords, which prints the id of every row as it gets it.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any, NamedTuple
@@ -79,15 +81,20 @@ def play(run: Any, *, place: str | None = None, nth: int = 1, bytes: int | None 
 
 def main() -> None:
     import aiohttp  # noqa: F401
+    import genai_prices  # noqa: F401
     import jinja2.sandbox  # noqa: F401
     import rich.live  # noqa: F401
 
     import cai.cli.main
+    from cai.texts.wording import compiled
 
     for module in walk_packages(cai.__path__, "cai."):
         if module.name != "cai.__main__":
             import_module(module.name)
     cai.cli.main.command()  # imports what every command needs
+    for template in chain(*map(Path(cai.__path__[0]).rglob, ("*.md.jinja", "*.txt.jinja"))):
+        compiled(template)
+    gc.freeze()  # a run neither looks at what was imported nor copies its pages
     for line in sys.stdin:
         runner = os.fork()
         if not runner:

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import fork
 from goldens.make import JUDGE, WRITER, write_inputs
 from kept import environment, rows
 from steady import Steady
+from terminal import cai
 
 ENDS = {  # what a shell puts after a command
     "head": "| head -1",
@@ -60,8 +62,10 @@ def shell(words: str, end: str, folder: Path) -> str:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no such shell")
-@pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("command", ["list", "export"])
+@pytest.mark.parametrize(
+    ("command", "end"),
+    [*(("list", end) for end in ENDS), ("export", "a reader that is gone"), ("export", "none at all")],
+)
 def test_a_command_ends_well_whatever_becomes_of_its_output(work: Path, command: str, end: str) -> None:
     shown = shell(COMMANDS[command], ENDS[end], work)
     assert "error:" not in shown and "Exception" not in shown
@@ -77,8 +81,17 @@ def test_every_command_ends_well_whatever_becomes_of_its_output(work: Path, comm
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no such shell")
-@pytest.mark.parametrize("end", ["head of both", "a reader that is gone", "none at all"])
-@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [
+        ("generate", "head of both"),
+        pytest.param("generate", "a reader that is gone", marks=pytest.mark.slow),
+        ("generate", "none at all"),
+        pytest.param("label", "head of both", marks=pytest.mark.slow),
+        ("label", "a reader that is gone"),
+        pytest.param("label", "none at all", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_loses_nothing_whatever_becomes_of_its_output(work: Path, server: Steady, kind: str, end: str) -> None:
     out = f"{kind}-{end.replace(' ', '-')}"
     shell(" ".join(RUNS[kind]), f"--debug --out {out} --base-url {server.url}/v1 {ENDS[end]}", work)
@@ -90,12 +103,8 @@ def test_a_run_loses_nothing_whatever_becomes_of_its_output(work: Path, server: 
 
 
 @pytest.mark.parametrize("words", [["-h"], ["generate", "-h"], ["constitution", "check", "-h"], ["train", "sft", "-h"]])
-def test_help_has_a_short_form(words: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cai"]
-    texts = [
-        subprocess.run([*command, *form], env=environment(), capture_output=True, text=True, timeout=60).stdout
-        for form in (words, [*words[:-1], "--help"])
-    ]
+def test_help_has_a_short_form(words: list[str]) -> None:
+    texts = [cai(*form).stdout for form in (words, [*words[:-1], "--help"])]
     assert texts[0] == texts[1] and "Usage: cai" in texts[0]
 
 
@@ -109,9 +118,7 @@ def test_help_has_a_short_form(words: list[str], tmp_path: Path) -> None:
         ("cai train sft --con", "--config"),
     ],
 )
-def test_a_shell_completes_commands_and_the_options_of_settings(typed: str, offered: str) -> None:
+def test_a_shell_completes_commands_and_the_options_of_settings(typed: str, offered: str, tmp_path: Path) -> None:
     asked = {"_CAI_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
-    ended = subprocess.run(
-        [sys.executable, "-m", "cai"], env=environment() | asked, capture_output=True, text=True, timeout=60
-    )
+    ended = fork([], tmp_path, environment() | asked)
     assert offered in ended.stdout.split(), ended.stderr

@@ -45,7 +45,7 @@ READERS = {  # by folder: other commands that read it, or a folder in it
         train sft best, train dpo best/labels, export best --best, export best/labels, export best --agreement 0.7""",
     "gold": "train reward gold, judge calibrate gold/gold, plan label inputs/pairs.jsonl … --calibration gold",
 }
-MOST = 10  # fields of a file that are changed
+MOST, ALL = 5, 30  # fields of a file that are changed, in the default suite and in the slow one
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +127,15 @@ def problems(status: int, error: str) -> str | None:
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=pytest.mark.slow if kind == "gold" else []) for kind in MADE],  # gold has two runs
+    ("kind", "most"),
+    [
+        pytest.param(kind, most, marks=pytest.mark.slow if kind == "gold" or most == ALL else [])  # gold has two runs
+        for kind in MADE
+        for most in (MOST, ALL)
+    ],
 )
 def test_an_odd_field_of_run_json_is_told_and_never_a_bug(
-    folders: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    folders: Path, kind: str, most: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folders)
     monkeypatch.setenv("OPENAI_API_KEY", "none")
@@ -142,7 +146,7 @@ def test_an_odd_field_of_run_json_is_told_and_never_a_bug(
         whole = path.read_bytes()
         document = json.loads(whole)
         every = list(places(document))
-        for place in chance.sample(every, min(MOST, len(every))):
+        for place in chance.sample(every, min(most, len(every))):
             for words, value in zip(chance.sample(commands(kind), 2), chance.sample(VALUES, 2), strict=True):
                 path.write_text(changed(document, place, value))
                 problem = problems(*told(words, monkeypatch, capfd))
@@ -166,17 +170,26 @@ ODD_POSITIONS = (
     "[0]",
     "{}",
 )
+ALWAYS = ("-1", "0.5", "null")  # which the default suite tries with every kind of run
 
 
-@pytest.mark.parametrize("kind", ROWS)
-@pytest.mark.parametrize("position", ODD_POSITIONS)
+@pytest.mark.parametrize(
+    ("kind", "position"),
+    [
+        pytest.param(kind, position, marks=() if kind == "generate" or position in ALWAYS else pytest.mark.slow)
+        for kind in ROWS
+        for position in ODD_POSITIONS
+    ],
+)
 def test_an_odd_position_is_damage_in_every_file_of_rows(
     folders: Path, tmp_path: Path, kind: str, position: str, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("OPENAI_API_KEY", "none")
-    shutil.copytree(folders, tmp_path / "work")
+    for name in ("inputs", *ROWS):
+        shutil.copytree(folders / name, tmp_path / "work" / name)
     monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr("cai.training.train.Session", stop)
     path = Path(kind) / ROWS[kind]
     lines = path.read_bytes().splitlines(keepends=True)
     start, _, rest = lines[0].partition(b'"position":')

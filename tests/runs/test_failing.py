@@ -121,13 +121,25 @@ SEATS = {
 }
 
 
+SILENCES = {"22 refusals": (REFUSES, 22), "2 refusals": (REFUSES, 2), "22 failures": (FAILS, 22)}
+IN_ALL_WAYS = ("critic", "judge of the best")  # seats whose model fails in each of these in the default suite
+
+
+def unless_slow(often: bool, *values: Any) -> Any:
+    """Values for a test, which are left to `pytest -m slow` if they show little that others do not."""
+    return pytest.param(*values, marks=() if often else pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
-    ("special", "count"), [(REFUSES, 22), (REFUSES, 2), (FAILS, 22)], ids=["22 refusals", "2 refusals", "22 failures"]
+    ("seat", "silence"),
+    [
+        unless_slow(seat in IN_ALL_WAYS or silence == "22 refusals", seat, silence)
+        for seat in SEATS
+        for silence in SILENCES
+    ],
 )
-@pytest.mark.parametrize("seat", SEATS)
-def test_a_model_that_answers_nothing_ends_the_run_by_name(
-    seat: str, count: int, special: Answer, tmp_path: Path
-) -> None:
+def test_a_model_that_answers_nothing_ends_the_run_by_name(seat: str, silence: str, tmp_path: Path) -> None:
+    special, count = SILENCES[silence]
     make, role = SEATS[seat]
     with server(unless("bad", special)) as url:
         made = make(tmp_path, count, {"base_url": url, "concurrency": 2})
@@ -158,7 +170,7 @@ BLOCKED = ["a filter's refusal", "a filtered reply", "no choices"]
 @pytest.mark.parametrize(
     ("seat", "name"),
     [
-        (seat, name)
+        unless_slow(seat == "critic" or name in ("null for a text", "a call of a tool"), seat, name)
         for seat in ("critic", "reviser", "second sampler", "assistant")
         for name in WITHHELD
         if seat != "assistant" or name not in BLOCKED
@@ -318,8 +330,11 @@ def test_a_resumed_run_begins_with_rows_that_have_not_failed(tmp_path: Path) -> 
     assert order == [f"Question number {n}?" for n in (5, 6, 7, 0, 1, 2)]
 
 
-@pytest.mark.parametrize("special", BROKEN, ids=lambda broken: str(broken.status))
-@pytest.mark.parametrize("count", [1, 3, 22])
+@pytest.mark.parametrize(
+    ("count", "special"),
+    [unless_slow(count == 3 or special is FAILS, count, special) for count in (1, 3, 22) for special in BROKEN],
+    ids=lambda value: str(getattr(value, "status", value)),
+)
 def test_a_server_that_fails_on_every_prompt_is_down_however_often_it_is_asked(
     count: int, special: Answer, tmp_path: Path
 ) -> None:
