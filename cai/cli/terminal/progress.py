@@ -29,7 +29,8 @@ class Mark(NamedTuple):
     seconds: float
     finished: float = 0
     through: float = 0  # finished or dropped
-    tokens: float = 0
+    written: float = 0  # tokens of answers
+    read: float = 0  # tokens of what was asked
 
 
 class Pace:
@@ -106,8 +107,7 @@ def progress_line(run: Run[Any], total: int | None, seconds: float, pace: Pace |
     """How a run stands after so many seconds; the time left is known once the first prompt is through."""
     tally = run.tally
     through = run.finished + run.dropped.total()
-    # A judge that is asked for probabilities writes nothing: then what it reads shows how fast it is.
-    now = Mark(seconds, run.finished, through, tally.output_tokens or tally.input_tokens)
+    now = Mark(seconds, run.finished, through, tally.output_tokens, tally.input_tokens)
     pace = pace or Pace()
     if tally.waiting and not through:
         pace.begin(now)
@@ -145,7 +145,9 @@ def _parts(run: Run[Any], total: int | None, left: int | None, through: int, rec
         yield f"{60 * rate:.1f} rows/min"
     if tally.cost or run.settings.max_cost is not None:
         yield _cost(run, left, through)
-    for count, name in ((recent.tokens / recent.seconds, "tokens/s"), (tally.in_flight, "in flight")):
+    # A judge that is asked for probabilities writes nothing: then what it reads shows how fast it is.
+    tokens = recent.written or recent.read
+    for count, name in ((tokens / recent.seconds, "tokens/s"), (tally.in_flight, "in flight")):
         if count:
             yield f"{count:,.0f} {name}"
     for count, name in ((run.dropped.total(), "dropped"), (tally.retries, "retries"), (tally.throttled, "throttled")):

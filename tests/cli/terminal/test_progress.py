@@ -92,6 +92,18 @@ def test_a_run_in_which_nothing_happened_for_a_minute_has_the_rate_since_its_sta
     assert "12.0 rows/min" in lines[-1]
 
 
+def test_tokens_are_those_written_of_late_or_else_those_read() -> None:
+    pace = Pace()
+    said = {}
+    for second, (read, written) in enumerate([(0, 0), (6_000, 0), (6_100, 40), *[(6_100 + n, 40) for n in range(90)]]):
+        tally = Tally(input_tokens=read, output_tokens=written, answered=1)
+        said[second] = progress_line(run(tally=tally), 64, float(second), pace)
+    assert "6,000 tokens/s" in said[1]
+    assert "20 tokens/s" in said[2]
+    assert "1 tokens/s" in said[92]
+    assert not any(" -" in line for line in said.values())
+
+
 def test_the_time_in_which_a_model_loads_does_not_count_as_slow() -> None:
     pace = Pace()
     for second in range(100):
