@@ -36,4 +36,6 @@ def differences(there: Object, now: Object, prefix: str = "") -> list[str]:
 
 def _shown(value: Any) -> str:
     """A setting in a line; of one with settings of its own only that it is there."""
+    if value is None:
+        return "not set"
     return "set" if isinstance(value, dict) else repr(value)

@@ -168,7 +168,8 @@ def _at(url: str, provider: str, name: str, connection: Connection) -> Connectio
     """The connection to the address of a spec."""
     if PROVIDERS[provider].free:
         spec = f"{provider}:{name}".removesuffix(":")
-        raise UsageError(f"{spec} runs in this process and takes no @URL: leave it out, or name who serves it there")
+        advice = "leave it out, or name a model of a server, such as openai:NAME@URL"
+        raise UsageError(f"{spec} runs in this process and takes no @URL: {advice}")
     if connection.base_url is not None:
         raise UsageError(f"--base-url and the address in {provider}:{name}@… both say where it is asked: leave out one")
     return replace(connection, own_url=url)

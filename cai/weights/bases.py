@@ -143,7 +143,7 @@ def base_at(spec: str, name: str) -> Base:
         return Base(spec, place, name, commit=revision or None)
     whole = (path / "config.json").exists()
     if not whole and not (path / "adapter_config.json").exists():
-        raise UsageError(f"{spec}: the folder has no config.json and no adapter_config.json, so it holds no model")
+        raise UsageError(f"{spec}: no config.json or adapter_config.json there; name a model's or an adapter's folder")
     # peft takes a pickle if its own file is not there, whatever other safetensors are.
     if not any(path.glob("*.safetensors" if whole else "adapter_model.safetensors")):
         raise UsageError(f"{spec}: the folder has no .safetensors weights (pickled ones can run code and are refused)")

@@ -14,6 +14,7 @@ import pytest
 
 from cai.disk.writing import write_atomically
 from cai.errors import RunError
+from cai.folder.identity import differences
 from cai.folder.info import read_info
 from cai.folder.journal.inputs import DONE
 from cai.folder.run import RunFolder
@@ -297,3 +298,16 @@ def test_what_is_not_a_file_is_not_waited_for(tmp_path: Path, name: str, kind: s
     make[kind](tmp_path / name)
     with pytest.raises(RunError, match=rf"{name} is not a file: move it away"):
         RunFolder(tmp_path, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("there", "now", "text"),
+    [
+        (None, {"at": 0.6}, "screen is not set there, set now"),
+        ({"at": 0.6}, None, "screen is set there, not set now"),
+        ({"at": 0.6}, {"at": 0.7}, "screen.at is 0.6 there, 0.7 now"),
+        (None, "x", "screen is not set there, 'x' now"),
+    ],
+)
+def test_what_two_runs_disagree_on_is_said_in_words(there: Any, now: Any, text: str) -> None:
+    assert differences({"screen": there}, {"screen": now}) == [text]

@@ -281,7 +281,7 @@ def _identify(path: Path) -> tuple[str, int | None]:
         context = read_if_there(path / "config.json").get("max_position_embeddings")
         return f"{path.resolve().name}@{fingerprint(path)}", context if isinstance(context, int) else None
     if not path.is_file():
-        raise UsageError(f"no model at {path}: {nearest_name(str(path))}; a GGUF file is named by its path, local:PATH")
+        raise UsageError(f"no model at {path} (name a GGUF file by its path, local:PATH); {nearest_name(str(path))}")
     metadata = gguf_metadata(path)
     problem = misread(metadata, by_openvino=True)
     if problem is not None:

@@ -158,7 +158,7 @@ def test_a_path_that_is_no_model_is_one_clear_line(tmp_path: Path, content: byte
 def test_a_name_that_no_local_model_has_is_refused_with_the_one_that_was_meant(name: str, meant: str) -> None:
     with pytest.raises(UsageError) as refusal:
         LocalModel(name)
-    assert str(refusal.value) == f"no model at {name}: {meant}; a GGUF file is named by its path, local:PATH"
+    assert str(refusal.value) == f"no model at {name} (name a GGUF file by its path, local:PATH); {meant}"
 
 
 def test_a_folder_without_a_model_is_one_clear_line(tmp_path: Path) -> None:
