@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from cai.training.setup.config import Lora, TrainConfig
+from cai.training.train import train as train_any
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
 
@@ -60,6 +62,16 @@ def graded(count: int = 24) -> list[dict[str, Any]]:
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     return path
+
+
+def train(method: Any, rows: Any, *, report: bool = False, flags: dict[str, Any], **more: Any) -> Any:
+    """A training; report: with its plots, its samples and peft's own cards, which take half of a tiny one's time."""
+    if report:
+        return train_any(method, rows, flags=flags, **more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cai.training.report.card.write_plots", lambda folder, lines: None)
+        patch.setattr("peft.PeftModel.create_or_update_model_card", lambda model, folder: None)
+        return train_any(method, rows, flags={"samples": 0} | flags, **more)
 
 
 def ctrl_c(step: int) -> Callable[[Mapping[str, Any]], None]:

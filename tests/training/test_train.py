@@ -22,11 +22,11 @@ import tiny
 import torch
 import transformers
 from trainings import chats, ctrl_c, lines, losses, record, weights, write_lines
+from trainings import train as train_any
 
 from cai.disk.writing import unwritten
 from cai.errors import LossNotFinite, RunError, UsageError
 from cai.training.setup.opening import this_machine
-from cai.training.train import train as train_any
 from cai.training.trainers.loop import check_reporters
 from cai.weights.bases import find_base
 
@@ -75,10 +75,11 @@ def test_the_loss_is_that_of_the_last_replies_and_of_nothing_else(base: Path, tm
 
 
 def test_an_adapter_is_trained_and_makes_the_replies_likelier(base: Path, tmp_path: Path) -> None:
-    summary = train(base, tmp_path / "out", flags={"epochs": 3.0})
+    summary = train(base, tmp_path / "out", flags={"epochs": 3.0}, report=True)
     assert summary.metrics["eval_loss"] < summary.metrics["eval_loss_before"] - 0.5
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "training.json"} <= names
+    assert {"README.md", "loss.png", "samples.jsonl"} <= names
     assert not names & {"training_args.bin", "model.safetensors"}
     words = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -93,7 +94,7 @@ def eval_ids() -> set[str]:
 
 
 def test_all_weights_are_trained_on_request(base: Path, tmp_path: Path) -> None:
-    train(base, tmp_path / "out", flags={"full": True, "learning_rate": 1e-3})
+    train(base, tmp_path / "out", flags={"full": True, "learning_rate": 1e-3}, report=True)
     before = transformers.AutoModelForCausalLM.from_pretrained(base)
     after = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     changed = [
@@ -273,7 +274,7 @@ def test_tokens_are_counted_through_interruptions_and_step_0_is_evaluated_once(b
 
 def test_the_replies_to_samples_are_counted_for_whoever_watches(base: Path, tmp_path: Path) -> None:
     seen: list[Any] = []
-    train(base, tmp_path / "out", progress=seen.append)
+    train(base, tmp_path / "out", progress=seen.append, report=True)
     asked = [each for each in seen if "replies" in each]
     assert {each["when"] for each in asked} == {"before", "after"}
     assert all(each["replies"] < each["of"] and 1 <= each["token"] <= each["most"] for each in asked)
@@ -286,7 +287,7 @@ def test_samples_that_fail_do_not_cost_the_training(
         raise torch.OutOfMemoryError("no memory for samples")
 
     monkeypatch.setattr("cai.training.report.samples.greedy_replies", fail)
-    summary = train(base, tmp_path / "out")
+    summary = train(base, tmp_path / "out", report=True)
     assert record(tmp_path / "out")["finished"]
     assert "no samples after: OutOfMemoryError: no memory for samples" in summary.notes
 
@@ -477,7 +478,12 @@ def test_the_machine_is_described() -> None:
 @pytest.mark.slow
 def test_the_embedded_model_is_trained_from_its_own_weights(tmp_path: Path) -> None:
     summary = train_any(
-        "sft", chats(6), out=tmp_path / "out", flags={"split": 0.7, "batch_size": 2, "trl.max_steps": 1}, model="local"
+        "sft",
+        chats(6),
+        out=tmp_path / "out",
+        flags={"split": 0.7, "batch_size": 2, "trl.max_steps": 1},
+        model="local",
+        report=True,
     )
     assert summary.metrics["loss"] < 8
     config = orjson.loads((tmp_path / "out" / "adapter_config.json").read_bytes())

@@ -11,11 +11,10 @@ import pytest
 pytest.importorskip("trl")
 pytest.importorskip("peft")
 import tiny
-from trainings import chats, graded, pairs, record
+from trainings import chats, graded, pairs, record, train
 
 from cai.training.setup.before import folder_of, trainings_of
 from cai.training.setup.opening import lacks_sft
-from cai.training.train import train
 from cai.weights.bases import find_base, mark_of
 from cai.weights.loading import load_tokenizer
 

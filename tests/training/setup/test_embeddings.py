@@ -16,14 +16,13 @@ import tiny
 import torch
 import transformers
 from safetensors.torch import load_file
-from trainings import chats, pairs, record
+from trainings import chats, pairs, record, train
 
 from cai.calls.model import Call
 from cai.errors import UnknownModel, UsageError
 from cai.models import open_model
 from cai.records import Request, Sampling
 from cai.training.setup.embeddings import end_of_turn, unknown_tokens
-from cai.training.train import train
 from cai.weights.merge import merge
 
 FLAGS = {"split": 1, "batch_size": 4, "rows_at_once": 2, "dtype": "float32", "learning_rate": 1e-2}

@@ -10,12 +10,11 @@ pytest.importorskip("trl")
 pytest.importorskip("peft")
 import families
 import tiny
-from trainings import chats, losses, pairs, record, said
+from trainings import chats, losses, pairs, record, said, train
 
 from cai.errors import UsageError
 from cai.training.setup.config import load_config
 from cai.training.setup.plan import Machine, Plan, Shape
-from cai.training.train import train
 
 FLAGS = {"split": 1, "batch_size": 4, "rows_at_once": 2, "dtype": "float32", "learning_rate": 1e-2}
 

@@ -10,9 +10,7 @@ import pytest
 pytest.importorskip("trl")
 pytest.importorskip("peft")
 import tiny
-from trainings import lines, said
-
-from cai.training.train import train
+from trainings import lines, said, train
 
 STEPS = 5
 CASES = {

@@ -14,11 +14,10 @@ import datasets
 import peft
 import tiny
 import trl
-from trainings import lines, said
+from trainings import lines, said, train
 
 from cai.training.data.rows import TrainingRow
 from cai.training.data.tokens import Encoded, Masker
-from cai.training.train import train
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
 

@@ -18,9 +18,9 @@ import tiny
 import torch
 import transformers
 from trainings import ctrl_c, graded, lines, losses, pairs, record, weights, write_lines
+from trainings import train as train_any
 
 from cai.errors import CaiError, InputError, LossNotFinite, UsageError
-from cai.training.train import train as train_any
 from cai.training.trainers.dpo import NLL_WEIGHT
 
 
@@ -40,13 +40,14 @@ def settled(out: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("method", ["dpo", "kto", "reward"])
 def test_replies_that_are_preferred_are_told_from_the_others(base: Path, tmp_path: Path, method: str) -> None:
-    summary = train(method, base, tmp_path / "out", flags={"epochs": 4.0})
+    summary = train(method, base, tmp_path / "out", flags={"epochs": 4.0}, report=True)
     if method == "reward":
         assert summary.metrics["eval_accuracy"] == 1.0
     else:
         assert summary.metrics["eval_rewards/chosen"] > summary.metrics["eval_rewards/rejected"] + 0.05
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "training.json"} <= names
+    assert {"README.md", "loss.png"} <= names and ("samples.jsonl" in names) == (method != "reward")
     assert not names & {"training_args.bin", ".rows"}
 
 
