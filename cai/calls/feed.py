@@ -121,11 +121,15 @@ class Again(Generic[T]):
             return place < len(self._kept)
 
 
-async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: int) -> AsyncGenerator[R, None]:
+async def play_many(
+    feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: int, passes: Callable[[T], bool] = lambda item: False
+) -> AsyncGenerator[R, None]:
     """`play` every item of a feed, `workers` at a time, and give back the results as they finish.
 
-    A worker takes a new item only when its last one is finished. No item is started while twice as many results wait
-    for the consumer as there are workers, nor after an error, which is raised after the results still on their way.
+    passes: whether there is nothing to play of an item, which then has no result; a run that is opened again may have a
+    million of those. A worker takes a new item only when its last one is finished. No item is started while twice as
+    many results wait for the consumer as there are workers, nor after an error, which is raised after the results still
+    on their way.
     """
     done: asyncio.Queue[R | None] = asyncio.Queue()
     room = asyncio.Event()  # not a Semaphore: its `acquire` looks at everyone who waits
@@ -139,7 +143,8 @@ async def play_many(feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: i
                 item = await feed.get()
             except StopAsyncIteration:
                 return
-            done.put_nowait(await play(item))
+            if not passes(item):
+                done.put_nowait(await play(item))
 
     tasks = [asyncio.ensure_future(work()) for _ in range(workers)]
     watcher = asyncio.ensure_future(_finish(feed, tasks))

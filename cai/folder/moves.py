@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ TABLES = """
 DROP TABLE IF EXISTS temp.there;
 DROP TABLE IF EXISTS temp.named;
 DROP TABLE IF EXISTS temp.taken;
+DROP TABLE IF EXISTS temp.block;
 CREATE TEMP TABLE there(
     position INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, state NOT NULL, now INTEGER, id TEXT);
 INSERT OR IGNORE INTO there(position, hash, state)
@@ -33,6 +35,25 @@ INSERT OR IGNORE INTO there(position, hash, state)
 CREATE TEMP TABLE named(position INTEGER PRIMARY KEY);
 INSERT OR IGNORE INTO named SELECT position FROM seen WHERE hash >= x'69' AND hash < x'6a';
 CREATE TEMP TABLE taken(name BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TEMP TABLE block(position INTEGER NOT NULL, hash BLOB NOT NULL, content BLOB NOT NULL, name BLOB, id TEXT);
+"""
+BLOCK = 1_000  # items of the source that are looked up at once, in `block`: one by one takes ten times as long
+# Each takes its content, if nothing before had it, and then its id.
+TAKE = (
+    "INSERT OR IGNORE INTO taken SELECT content, position FROM block ORDER BY rowid",
+    "DELETE FROM block WHERE position <> (SELECT position FROM taken WHERE name = content)",
+    "INSERT OR IGNORE INTO taken SELECT name, position FROM block WHERE name IS NOT NULL ORDER BY rowid",
+)
+# What of them is in the folder: where it is now, the id of its row, and where it was; the id that the source gives it,
+# under which name; whether it had one of the source, and where the folder has that name.
+FOUND = """
+SELECT block.position, CASE WHEN taken.position <> block.position THEN lower(hex(block.hash)) ELSE block.id END,
+    there.position, block.id, block.name, named.position IS NOT NULL, seen.position
+FROM block CROSS JOIN there ON there.hash = block.hash
+LEFT JOIN taken ON taken.name = block.name
+LEFT JOIN named ON named.position = there.position
+LEFT JOIN seen ON seen.hash = block.name
+ORDER BY block.rowid
 """
 
 
@@ -61,52 +82,40 @@ class Moves:
         self._renamed: tuple[int, str] | None = None  # where an input was whose id is another now, and that id
 
     def look(self, places: Iterable[Place]) -> Iterator[None]:
-        """Look every input up among the items of the source, with a step for each; reads no further than it must."""
+        """Look every input up among the items of the source, with a step for each thousand at most.
+
+        Reads no further than it must: the next item may be long in coming.
+        """
         with self._guard:
             self._db.executescript(TABLES)
         wanted = self._number("SELECT COUNT(*) FROM there")
-        for position, item in places if wanted else ():
-            if not isinstance(item, BadPrompt):
-                self._count += 1
-                wanted -= self._see(position, item)
-            if not wanted:
-                return  # the next item may be long in coming
+        items = (place for place in places if not isinstance(place[1], BadPrompt))
+        while wanted:
+            block = list(islice(items, min(wanted, BLOCK)))  # so many are to come, if none is missing
+            if not block:
+                return
+            self._count += len(block)
+            wanted -= self._see(block)
             yield
 
     def _number(self, query: str) -> int:
         with self._guard:
             return int(self._db.execute(query).fetchone()[0])
 
-    def _see(self, position: int, item: Any) -> int:
-        """Look one item up: 1 if it is an input of the folder, 0 if not."""
-        digest = digest_of(item.key, item.messages)
-        content, *names = names_of(digest, item.id)
-        if not self._take(content, position):
-            return 0  # the same came before
-        row_id = item.id if all(self._take(name, position) for name in names) else digest.hex()
+    def _see(self, block: Iterable[Place]) -> int:
+        """Look some items up; returns how many are inputs of the folder."""
         with self._guard:
-            found = self._db.execute("SELECT position FROM there WHERE hash = ?", (digest,)).fetchone()
-            if found is None:
-                return 0
-            self._db.execute("UPDATE there SET now = ?, id = ? WHERE hash = ?", (position, row_id, digest))
-        is_elsewhere = self._kind.pairs and _place_within(found[0]) != _place_within(position)
-        if self._renamed is None and not is_elsewhere and self._is_renamed(found[0], digest, item):
-            self._renamed = found[0], item.id
-        return 1
-
-    def _take(self, name: bytes, position: int) -> bool:
-        """Whether nothing before had this content or id."""
-        with self._guard:
-            return self._db.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", (name, position)).rowcount > 0
-
-    def _is_renamed(self, before: int, digest: bytes, item: Any) -> bool:
-        """Whether an input that was at a position has another id now; no if two share one, so that a hash stands in."""
-        had_id = self._number(f"SELECT COUNT(*) FROM named WHERE position = {before}") > 0
-        names = names_of(digest, item.id)[1:]
-        if not names:
-            return had_id
-        owners = self._rows.positions_of(names[0])
-        return owners != [before] if had_id else not owners
+            self._db.executemany("INSERT INTO block VALUES (?, ?, ?, ?, ?)", starmap(_entry, block))
+            for query in TAKE:
+                self._db.execute(query)
+            found = self._db.execute(FOUND).fetchall()
+            self._db.executemany("UPDATE there SET now = ?, id = ? WHERE position = ?", (each[:3] for each in found))
+            self._db.execute("DELETE FROM block")
+        for position, _, before, row_id, name, had_id, owner in found:
+            is_elsewhere = self._kind.pairs and _place_within(before) != _place_within(position)
+            if self._renamed is None and not is_elsewhere and _is_renamed(before, name, had_id, owner):
+                self._renamed = before, row_id
+        return len(found)
 
     # What follows from it
 
@@ -213,3 +222,20 @@ class Moves:
 def _place_within(position: int) -> int:
     """The number of a pair among those of its prompt."""
     return position & ((1 << PAIR_BITS) - 1)
+
+
+def _entry(position: int, item: Any) -> tuple[int, bytes, bytes, bytes | None, str]:
+    """An item of the source as a row of `block`."""
+    digest = digest_of(item.key, item.messages)
+    content, *names = names_of(digest, item.id)
+    return position, digest, content, names[0] if names else None, item.id
+
+
+def _is_renamed(before: int, name: bytes | None, had_id: bool, owner: int | None) -> bool:
+    """Whether an input that was at a position has another id now; no if two share one, so that a hash stands in.
+
+    name: of the id that the source gives it now. owner: where the folder has that.
+    """
+    if name is None:
+        return had_id
+    return owner != before if had_id else owner is None

@@ -31,7 +31,6 @@ from cai.texts.wording import none_usable, plural, telling
 
 log = logging.getLogger("cai")
 INTERRUPTED = "interrupted"
-STEPS = 1_000  # items that are compared at once, in about 10 ms
 
 
 class Session(RunKind[Row]):
@@ -90,7 +89,8 @@ class Session(RunKind[Row]):
                     feed: Feed[Place] | None = first
                     while feed is not None:
                         play = partial(self._play, folder, drivers, feed)
-                        async with aclosing(play_many(feed, play, workers)) as played:
+                        passes = partial(self._passes, folder)
+                        async with aclosing(play_many(feed, play, workers, passes)) as played:
                             async for rows in played:
                                 for row in rows:
                                     yield self._finished(row)
@@ -116,9 +116,8 @@ class Session(RunKind[Row]):
         if replans or not folder.has_source():
             besides = partial(self.is_besides, there=folder.info["identity"])
             moves = folder.moves(keeps_missing=self.keeps_missing, besides=besides, keeps_besides=not replans)
-            for number, _ in enumerate(moves.look(self.everything())):
-                if number % STEPS == 0:
-                    await asyncio.sleep(0)  # Ctrl-C is heard
+            for _ in moves.look(self.everything()):
+                await asyncio.sleep(0)  # Ctrl-C is heard
             moves.check()
             moves.apply()
         folder.grow()
@@ -179,6 +178,15 @@ class Session(RunKind[Row]):
                 driver.earlier.twins = self.twins(folder.info)
             drivers.append(driver)
         return drivers
+
+    def _passes(self, folder: RunFolder, place: Place) -> bool:
+        """Count an item that an earlier session was through with; False for any other, which is to be played."""
+        position, item = place
+        if self._retries or self.enough(position) or not folder.is_through(item, position):
+            return False
+        self._count(item)
+        self.skipped += 1
+        return True
 
     async def _play(self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place], place: Place) -> list[Row]:
         """One item to its row, or to its place among the dropped."""

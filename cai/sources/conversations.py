@@ -52,6 +52,8 @@ FORMATS: dict[str, tuple[str, ...]] = {  # format → the keys it looks at, firs
     "hh": ("chosen", "rejected"),
 }
 BESIDE = ("id", *SYSTEM, *UNREAD, *ANSWERED, JUDGED)  # columns that are read beside those of a format
+READ = {*FORMATS["auto"], *BESIDE} - {"id"}  # columns that have a say in which conversation a record holds
+ALONE = ("prompt", *CHATS)  # of those, the ones that most records have alone
 
 
 def prompt_hash(messages: Sequence[Message]) -> str:
@@ -92,6 +94,11 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
         messages = to_answer(_turns(record, "the record", format))
         return Prompt(id=prompt_hash(messages), messages=messages)
     guessed = format == "auto" and field is None
+    alone = record.keys() & READ
+    if guessed and len(alone) == 1 and not alone.isdisjoint(ALONE):  # to look for the others takes twice as long
+        turns = _first(record, tuple(alone), format)
+        if turns is not None:
+            return _named(record, to_answer(_opened(turns) or turns))
     if guessed:
         record = woven(record)
     keys = keys_of(format, field)
@@ -99,12 +106,15 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
     if turns is not None:
         if guessed:
             turns = _conversation(record, turns)
-        messages = to_answer(in_context(record, turns))
-        return Prompt(id=id_of(record) or prompt_hash(messages), messages=messages)
+        return _named(record, to_answer(in_context(record, turns)))
     for key in keys:
         if key in record:
             raise BadRecord(f"{key!r} is null", "empty")
     raise BadRecord(f"no {', '.join(keys)}; it has {listed(record)}: name the right one with --prompt-field")
+
+
+def _named(record: Object, messages: Turns) -> Prompt:
+    return Prompt(id=id_of(record) or prompt_hash(messages), messages=messages)
 
 
 def prompt_in(record: Object, field: str | None = None) -> list[Message]:
@@ -290,6 +300,8 @@ def to_reply(turns: Sequence[Message]) -> Turns:
 
 def merged(turns: Sequence[Message]) -> Turns:
     """The turns without blank ones, which APIs refuse; consecutive turns of one role are one."""
+    if len(turns) == 1 and turns[0]["content"].strip():
+        return tuple(turns)
     spoken = (turn for turn in turns if turn["content"].strip())
     return tuple(
         {"role": role, "content": "\n\n".join(turn["content"] for turn in same)}

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Iterator
 import pytest
 from fakes import gone
 
-from cai.calls.feed import READ_AHEAD, Again, Feed
+from cai.calls.feed import READ_AHEAD, Again, Feed, play_many
 
 
 def items_of(feed: Feed[int]) -> AsyncGenerator[int, None]:
@@ -30,6 +30,18 @@ def test_a_feed_gives_every_item_once_and_in_order() -> None:
         return [item async for item in items_of(Feed(range(3 * READ_AHEAD)))]
 
     assert asyncio.run(main()) == list(range(3 * READ_AHEAD))
+
+
+def test_what_passes_is_not_played_and_has_no_result() -> None:
+    async def play(item: int) -> int:
+        assert item % 3
+        return item
+
+    async def main() -> list[int]:
+        played = play_many(Feed(range(1000)), play, 7, lambda item: item % 3 == 0)
+        return sorted([item async for item in played])
+
+    assert asyncio.run(main()) == [item for item in range(1000) if item % 3]
 
 
 def test_many_takers_share_a_feed_and_all_learn_of_its_end() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.records import Message, Prompt
-from cai.sources.conversations import prompt_hash, to_prompt
+from cai.sources.conversations import ALONE, prompt_hash, to_prompt
 from cai.sources.turns import MARKER
 from cai.sources.values import BadRecord
 
@@ -60,6 +60,22 @@ def message(role: str, content: str) -> dict[str, str]:
 )
 def test_a_prompt_is_found_in_each_shape_of_record(record: Any) -> None:
     assert turns(record) == [("user", "Hi")]
+
+
+@given(
+    st.sampled_from(ALONE), st.none() | st.text(), json_values | st.lists(st.just(message("user", "Hi")), max_size=2)
+)
+def test_a_column_that_has_all_to_say_is_read_as_one_beside_an_empty_column(
+    name: str, given_id: str, value: Any
+) -> None:
+    def read(record: dict[str, Any]) -> Prompt | str:
+        try:
+            return to_prompt(record)
+        except BadRecord as bad:
+            return bad.problem.partition("; it has")[0]
+
+    record = {"id": given_id, "source": "a book", name: value}
+    assert read(record) == read({**record, "system": None})
 
 
 def test_an_id_of_the_input_is_kept_and_else_the_conversation_names_the_prompt() -> None:
