@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -84,6 +84,7 @@ class Driver:
         self.budget = budget
         self.tally = tally
         self.roles = roles or Roles()
+        self.drawn_as: Callable[[str, Role], str] = lambda row, role: row  # the name from which a call's seed follows
         self._asking: dict[bytes, asyncio.Future[None]] = {}  # calls on their way: an equal one waits for the answer
         self._halt: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done: send nothing more
 
@@ -146,7 +147,7 @@ class Driver:
     def question(self, request: Request, index: int, row: str) -> tuple[Call, Values, bytes]:
         """A request as it is put to the model of its role, and the text that its key is the hash of."""
         seat = self.seats[request.role]
-        seed = call_seed(self.seed, row, request.role, index)
+        seed = call_seed(self.seed, self.drawn_as(row, request.role), request.role, index)
         call = Call(request, row, index, seed, seat.sampling, request.sample)
         payload = seat.model.payload(call)
         return call, payload, canonical_call(seat.model.provider, seat.model.name, payload, call.sample)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ from cai.texts.wording import counted
 POSITION = re.compile(rb'"position": ?\d+')  # the first one of a line is its own: quotes in texts are escaped
 # there: the inputs that were played, with their place in the source now and the id that a row has there. named: where
 # inputs were to which the source gave an id. taken: the contents and ids of the source so far, where it has them first.
+# block: the items that are being looked up. prompts: the conversations of the source, if pairs may be replaced.
 # The state of an input that came before is 105 in a journal of 0.1.0.
 TABLES = """
 DROP TABLE IF EXISTS temp.there;
 DROP TABLE IF EXISTS temp.named;
 DROP TABLE IF EXISTS temp.taken;
 DROP TABLE IF EXISTS temp.block;
+DROP TABLE IF EXISTS temp.prompts;
 CREATE TEMP TABLE there(
     position INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, state NOT NULL, now INTEGER, id TEXT);
 INSERT OR IGNORE INTO there(position, hash, state)
@@ -36,6 +38,7 @@ CREATE TEMP TABLE named(position INTEGER PRIMARY KEY);
 INSERT OR IGNORE INTO named SELECT position FROM seen WHERE hash >= x'69' AND hash < x'6a';
 CREATE TEMP TABLE taken(name BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TEMP TABLE block(position INTEGER NOT NULL, hash BLOB NOT NULL, content BLOB NOT NULL, name BLOB, id TEXT);
+CREATE TEMP TABLE prompts(hash BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 BLOCK = 1_000  # items of the source that are looked up at once, in `block`: one by one takes ten times as long
 # Each takes its content, if nothing before had it, and then its id.
@@ -61,8 +64,9 @@ class Moves:
     """The inputs of a folder, compared with its source as it is now; changes nothing before `apply`.
 
     keeps_missing: an input that is not in the source any more is no error. besides: says by its position whether an
-    input never was in the source; keeps_besides: such inputs stay if nothing else has moved. Read `look` to its end
-    first.
+    input never was in the source; keeps_besides: such inputs stay if nothing else has moved. replaces: a pair that is
+    not in the source any more, while another pair of its prompt is, has been replaced, and is taken out. Read `look` to
+    its end first.
     """
 
     def __init__(
@@ -74,9 +78,11 @@ class Moves:
         keeps_missing: bool = False,
         besides: Callable[[int], bool] = lambda position: False,
         keeps_besides: bool = False,
+        replaces: bool = False,
     ) -> None:
         self._folder, self._kind, self._rows = folder, kind, rows
         self._keeps_missing, self._besides, self._keeps_besides = keeps_missing, besides, keeps_besides
+        self._replaces = replaces
         self._db, self._guard = rows.db, rows.guard
         self._count = 0  # items of the source that can be played, as far as it was read
         self._renamed: tuple[int, str] | None = None  # where an input was whose id is another now, and that id
@@ -102,10 +108,13 @@ class Moves:
         with self._guard:
             return int(self._db.execute(query).fetchone()[0])
 
-    def _see(self, block: Iterable[Place]) -> int:
+    def _see(self, block: Sequence[Place]) -> int:
         """Look some items up; returns how many are inputs of the folder."""
         with self._guard:
             self._db.executemany("INSERT INTO block VALUES (?, ?, ?, ?, ?)", starmap(_entry, block))
+            if self._replaces:
+                prompts = ((digest_of(None, item.messages),) for _, item in block)
+                self._db.executemany("INSERT OR IGNORE INTO prompts VALUES (?)", prompts)
             for query in TAKE:
                 self._db.execute(query)
             found = self._db.execute(FOUND).fetchall()
@@ -158,7 +167,26 @@ class Moves:
 
     def _missing(self) -> list[int]:
         """The positions of inputs that are not in the source, but should be."""
-        return [position for position in self._unseen() if not self._besides(position)]
+        missing = [position for position in self._unseen() if not self._besides(position)]
+        if missing and self._replaces:
+            replaced = set(self._replaced(set(missing)))
+            missing = [position for position in missing if position not in replaced]
+        return missing
+
+    def _replaced(self, positions: set[int]) -> Iterator[int]:
+        """Which of the inputs at these positions have a prompt that is in the source."""
+        for name in (self._kind.rows_file, DROPPED):
+            path = self._folder / name
+            with reading(path), open(path, "rb") as file:
+                for line in file:
+                    if line.endswith(b"\n") and position_of(line, name) in positions:
+                        row = orjson.loads(line)
+                        if row["prompt"] is not None and self._has_prompt(digest_of(None, row["prompt"])):
+                            yield row["position"]
+
+    def _has_prompt(self, digest: bytes) -> bool:
+        with self._guard:
+            return self._db.execute("SELECT 1 FROM prompts WHERE hash = ?", (digest,)).fetchone() is not None
 
     def _unseen(self) -> list[int]:
         """The positions of inputs that are not in the source now, but for pairs of equal replies."""

@@ -115,7 +115,8 @@ class Session(RunKind[Row]):
         replans = bool(folder.growth) and self.is_replanned
         if replans or not folder.has_source():
             besides = partial(self.is_besides, there=folder.info["identity"])
-            moves = folder.moves(keeps_missing=self.keeps_missing, besides=besides, keeps_besides=not replans)
+            more = {"keeps_missing": self.keeps_missing, "replaces": self.replaces}
+            moves = folder.moves(besides=besides, keeps_besides=not replans, **more)
             for _ in moves.look(self.everything()):
                 await asyncio.sleep(0)  # Ctrl-C is heard
             moves.check()
@@ -174,6 +175,7 @@ class Session(RunKind[Row]):
                 seats[role] = Seat(model, limiters[id(model)], sampling, self.prices[player])
             common: Values = {"budget": self.budget, "tally": self.tally, "roles": roles, "others": self._others}
             driver = Driver(seats, folder.store, seed=seed, **common)
+            driver.drawn_as = self.drawn_as
             if driver.earlier is not None:
                 driver.earlier.twins = self.twins(folder.info)
             drivers.append(driver)

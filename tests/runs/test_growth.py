@@ -139,6 +139,39 @@ def test_replies_and_principles_that_grow_ask_what_is_new_as_a_plan_says(bench: 
     assert grown == whole
 
 
+def test_the_last_revisions_are_judged_in_place_of_those_of_fewer_rounds(bench: Bench) -> None:
+    def label(out: str, source: str) -> int:
+        before = bench.server.answered
+        ended = bench.type("label", source, *JUDGE, "--pairing", "final", "--min-confidence", "0.5", "--out", out)
+        assert ended.status == 0, ended.stderr
+        return bench.server.answered - before
+
+    few, many = Asked(marked(range(7))).having(rounds=1), Asked(marked([8, *range(7)])).having(rounds=2)
+    check(bench, few, "out", *GENERATE)
+    assert label("grown", "out") > 0
+    check(bench, many, "out", *GENERATE)
+    more = label("grown", "out")
+    assert 0 < more <= label("whole", "out")
+    grown, whole = (bench.exports(out) for out in ("grown", "whole"))
+    assert grown == whole
+    assert label("grown", "out") == 0
+    check(bench, Asked(marked(range(3))), "other", *GENERATE)
+    ended = bench.type("label", "other", *JUDGE, "--pairing", "final", "--out", "grown")
+    assert ended.status == 1 and "holds a pair that is not in the source any more" in ended.stderr
+
+
+@pytest.mark.parametrize("protocol", ["logprob", pytest.param("vote", marks=pytest.mark.slow)])
+def test_more_replies_of_several_models_have_no_judge_asked_again(bench: Bench, protocol: str) -> None:
+    both = (*SAMPLE, "--model", "openai:other")
+    asked = Asked(tuple(map(prompt, range(3))))
+    once = check(bench, asked.having(n=3), "whole", *both) + bench.label("whole", 2, protocol)
+    total = check(bench, asked.having(n=1), "grown", *both) + bench.label("grown", 2, protocol)
+    total += check(bench, asked.having(n=2), "grown", *both) + bench.label("grown", 2, protocol)
+    assert total + check(bench, asked.having(n=3), "grown", *both) + bench.label("grown", 2, protocol) == once
+    grown, whole = (in_order(bench.folder / f"{out}-judged" / "labels.jsonl") for out in ("grown", "whole"))
+    assert grown == whole
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     some_of(

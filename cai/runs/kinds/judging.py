@@ -36,6 +36,7 @@ class Judging:
         self.principles = law.principles_for("judge")
         self.all = settings.principles >= len(self.principles)  # then each pair is judged under all principles
         self._choose = choose or self._draw
+        self.drawn_as: Callable[[str], str] = str  # the name, by the id of a pair, from which all chance follows
         self._ask = AskJudge(templates, law, prefill=model.can.prefill, decisions=model.can.decisions)
         needed = self.protocol != "reward"
         if needed:
@@ -75,7 +76,7 @@ class Judging:
         """So many principles for the pair of an id."""
         if count >= len(self.principles):
             return self.principles
-        return draw(self.principles, count, self._settings.seed, pair, stream="judge")
+        return draw(self.principles, count, self._settings.seed, self.drawn_as(pair), stream="judge")
 
     def asked_before(self, call: Call, counts: Sequence[int]) -> Iterator[Call]:
         """A question as it was when fewer principles were drawn: it had another number then, and so another seed.
@@ -92,7 +93,8 @@ class Judging:
             ids = [principle.id for principle in self._drawn(call.row, count)]
             if now[number].id in ids:
                 index = (2 * wave + order) * count + ids.index(now[number].id)
-                yield replace(call, index=index, seed=call_seed(self._settings.seed, call.row, "judge", index))
+                seed = call_seed(self._settings.seed, self.drawn_as(call.row), "judge", index)
+                yield replace(call, index=index, seed=seed)
 
     def check_words(self, principles: Sequence[Principle]) -> None:
         """Raise TemplateError if a question under one of these principles cannot be worded."""

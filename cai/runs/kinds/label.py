@@ -21,7 +21,7 @@ from cai.export.pairs import filters_of
 from cai.folder.run import RunFolder
 from cai.judge.flows import belief
 from cai.models import open_models
-from cai.records import Contest, Label, Object, Place, Values
+from cai.records import Contest, Label, Object, Place, Role, Values
 from cai.runs.kind import Seats
 from cai.runs.kinds.calibration import (
     VOTES,
@@ -34,8 +34,8 @@ from cai.runs.kinds.calibration import (
     read_calibration,
 )
 from cai.runs.kinds.judging import Choose, Judging, verdict_in_words
-from cai.runs.kinds.pairs import describe_source, read_pairs
-from cai.runs.kinds.pairs_of_row import later_reply
+from cai.runs.kinds.pairs import describe_source, models_of, read_pairs
+from cai.runs.kinds.pairs_of_row import lasting_name, later_reply
 from cai.runs.kinds.readability import CHECKED
 from cai.runs.kinds.settings import LabelSettings
 from cai.runs.kinds.target import Target
@@ -50,7 +50,7 @@ class LabelRun(Run[Label]):
 
     players: models that are open already; None: those that the settings name. pairs: the pairs, if they are in memory
     already; None: they are read from `source`. choose: the principles that a pair is judged under; None: drawn by
-    weight. origin: what the identity says of a source that is not there yet.
+    weight. origin: what the identity says of a source that is not there yet. models: how many wrote its replies.
     """
 
     command = "label"
@@ -67,11 +67,13 @@ class LabelRun(Run[Label]):
         pairs: Sequence[Place] | None = None,
         choose: Choose | None = None,
         origin: str | Object | None = None,
+        models: int = 1,
     ) -> None:
         check_agreement(settings, source)
         if origin is None:
             read_pairs(source, settings.pairing)  # reads nothing yet, but looks
             origin = describe_source(source, settings.pairing)
+            models = models_of(source)
         if settings.gold is not None:
             self._people = check_human_labels(settings.gold, "--gold")
         law = load_constitution(settings.constitution)
@@ -84,6 +86,8 @@ class LabelRun(Run[Label]):
             specs["assistant"] = self._target.model
         players = players or open_models(specs, settings.connection)
         self.judging = Judging(players["judge"], settings, templates, law, choose)
+        if models > 1 and not isinstance(origin, str):
+            self.judging.drawn_as = partial(lasting_name, models=models, each=origin["n"] // models)
         self.protocol, self.constitution = self.judging.protocol, law
         self._law = law.ref  # hashing it for each row takes 0.06 ms
         check_reasons(self.protocol, settings)
@@ -99,6 +103,7 @@ class LabelRun(Run[Label]):
         }
         self._pairs = pairs
         self.keeps_missing = pairs is not None
+        self.replaces = settings.pairing == "final"  # which another round writes
         # Which further replies are drawn depends on what is kept: those of before are looked at anew.
         self.is_replanned = self._target is not None
         super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
@@ -128,6 +133,10 @@ class LabelRun(Run[Label]):
     def is_besides(self, position: int, there: Object) -> bool:
         """Whether a pair has a reply that was drawn for the target."""
         return self._target is not None and later_reply(position) >= there["source"]["n"]
+
+    def drawn_as(self, row: str, role: Role) -> str:
+        """The name from which the seeds of a judge's calls follow; others continue those of the sample run."""
+        return self.judging.drawn_as(row) if role == "judge" else row
 
     def check_models(self) -> None:
         """Raise UsageError if a model lacks a required capability; some report it only after loading."""

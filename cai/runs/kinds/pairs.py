@@ -79,6 +79,14 @@ def describe_source(source: Source, pairing: str = "all") -> str | Values:
     return description
 
 
+def models_of(source: Source) -> int:
+    """How many models wrote the replies of a sample run; of any other source 1."""
+    info = run_info(source)
+    return (
+        len(info["identity"].get("models", [])) if info is not None and info["identity"]["command"] == "sample" else 1
+    )
+
+
 def _rows_of(source: Source, command: str) -> Path:
     return Path(str(source)) / kind_of(command).rows_file
 

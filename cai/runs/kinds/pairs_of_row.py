@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -179,6 +180,21 @@ def pair_of_replies(
 def _text_or(text: str | None, origin: str) -> str:
     """A reply in the name of its pair; one that is not sampled yet counts by its origin."""
     return f"\0{origin}" if text is None else text
+
+
+def lasting_name(pair: str, models: int, each: int) -> str:
+    """The id that a pair of several models' replies would have if these were counted in turn.
+
+    It stays when there are more replies of each model, whose numbers then change; each: how many there are now.
+    """
+    found = re.fullmatch(r"(.*):(\d+)-(\d+)", pair, re.DOTALL)
+    if found is None:  # a hash, since another pair has its id
+        return pair
+    in_turn = []
+    for number in map(int, found.groups()[1:]):
+        model, place = divmod(number, each)
+        in_turn.append(place * models + model if model < models else number)  # later ones are drawn for a target
+    return f"{found[1]}:{in_turn[0]}-{in_turn[1]}"
 
 
 def later_reply(position: int) -> int:

@@ -86,7 +86,7 @@ class SampleRun(PromptRun[Candidates]):
         origin = {"command": "sample", "run": identity_hash(self.identity), "n": self.replies}
         max_tokens = max(settings.max_tokens, VERDICT)
         label_settings = LabelSettings(**values, max_tokens=max_tokens, out=self.out / "labels")
-        labels = LabelRun(self.out, label_settings, players={"judge": judge}, origin=origin)
+        labels = LabelRun(self.out, label_settings, players={"judge": judge}, origin=origin, models=len(self.players))
         labels.may_be_unusable = True  # the only usable reply to a prompt is the best one
         labels.also_cut = self._cut_best
         most = MOST

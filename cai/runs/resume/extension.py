@@ -87,7 +87,8 @@ def _is_part(path: Path, info: Object, run: Any) -> bool:
 
 def _compared(path: Path, store: Store, there: Object, run: Any) -> Moves:
     """What is in a folder, compared with the source of a run."""
-    moves = Moves(path, kind_of(run.command), store.rows, besides=partial(run.is_besides, there=there))
+    besides = partial(run.is_besides, there=there)
+    moves = Moves(path, kind_of(run.command), store.rows, besides=besides, replaces=run.replaces)
     deque(moves.look(run.everything()), maxlen=0)
     return moves
 
