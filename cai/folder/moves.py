@@ -113,8 +113,7 @@ class Moves:
         with self._guard:
             self._db.executemany("INSERT INTO block VALUES (?, ?, ?, ?, ?)", starmap(_entry, block))
             if self._replaces:
-                prompts = ((digest_of(None, item.messages),) for _, item in block)
-                self._db.executemany("INSERT OR IGNORE INTO prompts VALUES (?)", prompts)
+                self._db.executemany("INSERT OR IGNORE INTO prompts VALUES (?)", starmap(_prompt, block))
             for query in TAKE:
                 self._db.execute(query)
             found = self._db.execute(FOUND).fetchall()
@@ -257,6 +256,11 @@ def _entry(position: int, item: Any) -> tuple[int, bytes, bytes, bytes | None, s
     digest = digest_of(item.key, item.messages)
     content, *names = names_of(digest, item.id)
     return position, digest, content, names[0] if names else None, item.id
+
+
+def _prompt(position: int, item: Any) -> tuple[bytes]:
+    """An item of the source as a row of `prompts`."""
+    return (digest_of(None, item.messages),)
 
 
 def _is_renamed(before: int, name: bytes | None, had_id: bool, owner: int | None) -> bool:

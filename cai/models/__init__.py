@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from cai.errors import UsageError
 from cai.models.remote.presets import PRESETS, Preset
-from cai.models.specs import check_address, is_ollamas, not_a_spec, parts_of, without_address
+from cai.models.specs import check_address, has_address, is_ollamas, not_a_spec, parts_of, without_address
 from cai.weights.named import DEFAULT, NAMED, Named
 
 if TYPE_CHECKING:
@@ -189,19 +189,31 @@ def provider_of(model: Model) -> Provider:
 
 
 def open_models(specs: Mapping[str, str], connection: Connection) -> dict[str, Model]:
-    """The model of every player by its spec, each opened once; raises UsageError if a key could go astray."""
-    opened = {spec: open_model(spec, connection) for spec in dict.fromkeys(specs.values())}
-    _check_hosts(opened.values(), connection)
+    """The model of every player by its spec, each opened once; raises UsageError if a key could go astray.
+
+    The base URL is that of the models whose specs have no address, of which there must be one.
+    """
+    own = {spec for spec in specs.values() if has_address(spec)}
+    opened = {}
+    for spec in dict.fromkeys(specs.values()):
+        is_apart = spec in own and any(map(_is_hosted, set(specs.values()) - own))
+        opened[spec] = open_model(spec, replace(connection, base_url=None) if is_apart else connection)
+    _check_hosts(opened.values(), connection, pointed=[opened[spec] for spec in opened if spec not in own])
     return {player: opened[spec] for player, spec in specs.items()}
 
 
 def check_hosts(specs: Iterable[str], connection: Connection) -> None:
     """Raise UsageError if a key could go astray among the models of specs, which are opened at different times."""
-    hosted = [spec for spec in specs if not PROVIDERS.get(parts_of(spec)[0], PROVIDERS["local"]).free]
-    _check_hosts([open_model(spec, connection) for spec in hosted], connection)
+    models = [open_model(spec, connection) for spec in specs if _is_hosted(spec)]
+    _check_hosts(models, connection, pointed=models)
 
 
-def _check_hosts(models: Iterable[Model], connection: Connection) -> None:
+def _is_hosted(spec: str) -> bool:
+    return not PROVIDERS.get(parts_of(spec)[0], PROVIDERS["local"]).free
+
+
+def _check_hosts(models: Iterable[Model], connection: Connection, pointed: Iterable[Model]) -> None:
+    """pointed: the models that the base URL is for."""
     hosted = [model for model in models if not provider_of(model).free]
     readers: dict[str, str] = {}  # of keys: the host that each is sent to
     for model in hosted:
@@ -210,10 +222,11 @@ def _check_hosts(models: Iterable[Model], connection: Connection) -> None:
             if readers.setdefault(variable, host) != host:
                 raise UsageError(f"the key in {variable} would go to {readers[variable]} and {host} alike")
     providers = sorted({model.provider for model in hosted})
-    if connection.base_url is not None and len(providers) > 1:
-        variables = " or ".join(f"{provider.upper()}_BASE_URL" for provider in providers)
+    sharing = sorted({model.provider for model in pointed if not provider_of(model).free})
+    if connection.base_url is not None and len(sharing) > 1:
+        variables = " or ".join(f"{provider.upper()}_BASE_URL" for provider in sharing)
         raise UsageError(
-            f"--base-url would go to {' and '.join(providers)} alike, keys included: set {variables} "
+            f"--base-url would go to {' and '.join(sharing)} alike, keys included: set {variables} "
             "instead, or write PROVIDER:NAME@URL"
         )
     places = providers

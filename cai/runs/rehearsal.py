@@ -55,7 +55,8 @@ class StandIn(Driver):
     """Counts what flows ask, and answers with `length` tokens, or as many as a request allows.
 
     A screen finds that a reply goes against every principle, a gate lets none pass, and with `split` is asked for a
-    word, too. A judge finds both letters equally likely. In words it prefers the same reply in both orders, or with
+    word, too. A judge finds both letters equally likely, but one who accepts revisions prefers those: then the
+    next reply is another one, which is screened again. In words it prefers the same reply in both orders, or with
     `split` the one that comes first, so that votes are asked for again. players: by role, whose `counts` these are.
     requests: what tells apart those about the same item so far; an equal one is not counted again, as a run has its
     answer. What the journal has an answer to is not counted, either.
@@ -95,6 +96,8 @@ class StandIn(Driver):
             if request.decisions:
                 text = undecided(request.decisions)
             listed = {"A": EVEN, "B": EVEN}
+            if self._players[request.role] == "accept" and not self._split:
+                listed = {name: 0.0 if name == letter else UNLIKELY for name in listed}
             if request.role == "gate":  # which lets no reply pass, and at most is asked for a word, too
                 listed = {} if self._split and request.top_logprobs else {"Yes": 0.0, "No": UNLIKELY}
             elif request.role == "screen":  # it finds that ordinary replies keep to every principle, and others to none

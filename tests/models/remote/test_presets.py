@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from habits import Answer, Asked, Mode, answer, chat, listed, says, serving
+from yarl import URL
 
 from cai.calls.model import Call, Connection, Model
 from cai.calls.prices import FREE, known_price, parse_price
@@ -402,12 +403,21 @@ def test_tokens_of_your_own_server_cost_nothing_beside_those_of_a_vendor(spec: s
         (["openai:a", "groq:b"], Connection(base_url="http://h:1/v1")),
         (["openai:a", "anthropic:b"], Connection(base_url="http://h:1/v1")),
         (["openai:a@http://h:1/v1"], Connection(base_url="http://h:2/v1")),
+        (["openai:a@http://h:1/v1", "local"], Connection(base_url="http://h:2/v1")),
+        (["openai:a@http://h:1/v1", "openai:b", "groq:c"], Connection(base_url="http://h:2/v1")),
         (["vllm:a@http://gpu-1:8000/v1", "vllm:b@http://gpu.1:8000/v1"], Connection()),
     ],
 )
 def test_no_key_can_go_to_a_server_that_it_is_not_for(specs: list[str], connection: Connection) -> None:
     with pytest.raises(UsageError, match=r"alike|leave out one"):
         open_models(dict(zip("abc", specs, strict=False)), connection)
+
+
+def test_a_base_url_is_that_of_the_models_without_an_address_of_their_own() -> None:
+    specs = {"assistant": "openai:a", "critic": "openai:c@http://h:1/v1", "judge": "groq:j@http://h:3/v1"}
+    opened = open_models(specs, Connection(base_url="http://h:2/v1"))
+    hosts = {player: URL(model.endpoint).port for player, model in opened.items()}
+    assert hosts == {"assistant": 2, "critic": 1, "judge": 3}
 
 
 def test_a_header_may_go_to_several_models_of_one_host() -> None:
