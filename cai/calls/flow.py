@@ -47,6 +47,7 @@ class Seat:
     limiter: Limiter
     sampling: Sampling
     price: Price | None  # None: not known; then the cost of its calls is not known either
+    drawn_as: Callable[[str], str] = str  # the name from which the seeds of a row's calls follow, by its id
 
 
 @dataclass(slots=True)
@@ -84,7 +85,6 @@ class Driver:
         self.budget = budget
         self.tally = tally
         self.roles = roles or Roles()
-        self.drawn_as: Callable[[str, Role], str] = lambda row, role: row  # the name from which a call's seed follows
         self._asking: dict[bytes, asyncio.Future[None]] = {}  # calls on their way: an equal one waits for the answer
         self._halt: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done: send nothing more
 
@@ -136,8 +136,7 @@ class Driver:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        errors = list(filter(None, (task.exception() for task in tasks)))
-        if errors:
+        if errors := list(filter(None, (task.exception() for task in tasks))):
             error = min(errors, key=lambda error: isinstance(error, RowDropped))  # first what ends the run
             if isinstance(error, RowDropped):
                 error.calls = tuple(task.result()[0].hex() for task in tasks if task.exception() is None)
@@ -147,7 +146,7 @@ class Driver:
     def question(self, request: Request, index: int, row: str) -> tuple[Call, Values, bytes]:
         """A request as it is put to the model of its role, and the text that its key is the hash of."""
         seat = self.seats[request.role]
-        seed = call_seed(self.seed, self.drawn_as(row, request.role), request.role, index)
+        seed = call_seed(self.seed, seat.drawn_as(row), request.role, index)
         call = Call(request, row, index, seed, seat.sampling, request.sample)
         payload = seat.model.payload(call)
         return call, payload, canonical_call(seat.model.provider, seat.model.name, payload, call.sample)

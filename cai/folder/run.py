@@ -195,10 +195,6 @@ class RunFolder:
         problem = f"has the {content} of {self.number(first)} of the input"
         return self.dropped(item, position, "source", "duplicate_prompt", problem)
 
-    def is_through(self, item: Item, position: int) -> bool:
-        """Whether an earlier session has settled what the input has at a position; raises what `pending` raises."""
-        return self.store.rows.state(position) is not None and self.pending(item, position) is False
-
     def _expect_repeats(self, what: int) -> None:
         if what > self._repeats:
             self._repeats = what

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from cai.calls.feed import Feed
 from cai.calls.flow import Driver
@@ -35,6 +35,7 @@ class RunKind(ABC, Generic[Row]):
     outcome = "row kept"  # and those that are finished
     bounded = True  # whether a plan can say what is asked at most
     is_replanned = False  # whether other items are played once a setting is raised
+    drawn_as: Mapping[Role, Callable[[str], str]] = dict.fromkeys(get_args(Role), str)  # whence chance follows, by id
     replaces = False  # whether a pair may take the place of another one of its prompt
     keeps_missing = True  # whether the folder may hold items that are not in the source any more
     may_be_unusable = False  # whether a source of which no item can be used is no error
@@ -96,10 +97,6 @@ class RunKind(ABC, Generic[Row]):
     def sessions(self) -> Iterator[Any]:
         """The runs that it takes, each to be played to its end before the next is asked for."""
         yield self
-
-    def drawn_as(self, row: str, role: Role) -> str:
-        """The name from which the seeds of a row's calls follow: its id, unless that changes as a run grows."""
-        return row
 
     def twins(self, info: Object) -> Callable[[Call], Iterable[Call]]:
         """What finds the calls that asked the same as another one in earlier sessions; info: the run.json of those."""

@@ -180,9 +180,10 @@ def _stand_ins(run: Run[Any], counts: Counts, share: float, requests: set[Any], 
     drivers: list[Driver] = []
     for players, sampling, seed in run.seats():
         limiter: Any = None  # nothing is sent
-        seats = {role: Seat(run.players[player], limiter, sampling, None) for role, player in players.items()}
+        seats = {}
+        for role, player in players.items():
+            seats[role] = Seat(run.players[player], limiter, sampling, None, run.drawn_as[role])
         driver = StandIn(seats, store, seed, players, counts, length, requests, split=share == 1.0)
-        driver.drawn_as = run.drawn_as
         if folder is not None and (store is not None or folder.others):
             driver.earlier = Earlier(store, folder.others, copies=False)
             if folder.info:

@@ -88,8 +88,7 @@ class Session(RunKind[Row]):
                     workers = max(seat.limiter.concurrency for driver in drivers for seat in driver.seats.values())
                     feed: Feed[Place] | None = first
                     while feed is not None:
-                        play = partial(self._play, folder, drivers, feed)
-                        passes = partial(self._passes, folder)
+                        play, passes = partial(self._play, folder, drivers, feed), partial(self._passes, folder)
                         async with aclosing(play_many(feed, play, workers, passes)) as played:
                             async for rows in played:
                                 for row in rows:
@@ -114,9 +113,8 @@ class Session(RunKind[Row]):
         """
         replans = bool(folder.growth) and self.is_replanned
         if replans or not folder.has_source():
-            besides = partial(self.is_besides, there=folder.info["identity"])
-            more = {"keeps_missing": self.keeps_missing, "replaces": self.replaces}
-            moves = folder.moves(besides=besides, keeps_besides=not replans, **more)
+            more = {"keeps_missing": self.keeps_missing, "keeps_besides": not replans, "replaces": self.replaces}
+            moves = folder.moves(besides=partial(self.is_besides, there=folder.info["identity"]), **more)
             for _ in moves.look(self.everything()):
                 await asyncio.sleep(0)  # Ctrl-C is heard
             moves.check()
@@ -172,10 +170,9 @@ class Session(RunKind[Row]):
             seats = {}
             for role, player in players.items():
                 model = self.players[player]
-                seats[role] = Seat(model, limiters[id(model)], sampling, self.prices[player])
+                seats[role] = Seat(model, limiters[id(model)], sampling, self.prices[player], self.drawn_as[role])
             common: Values = {"budget": self.budget, "tally": self.tally, "roles": roles, "others": self._others}
             driver = Driver(seats, folder.store, seed=seed, **common)
-            driver.drawn_as = self.drawn_as
             if driver.earlier is not None:
                 driver.earlier.twins = self.twins(folder.info)
             drivers.append(driver)
@@ -184,7 +181,8 @@ class Session(RunKind[Row]):
     def _passes(self, folder: RunFolder, place: Place) -> bool:
         """Count an item that an earlier session was through with; False for any other, which is to be played."""
         position, item = place
-        if self._retries or self.enough(position) or not folder.is_through(item, position):
+        is_read = not self._retries and not self.enough(position) and folder.store.rows.state(position) is not None
+        if not is_read or folder.pending(item, position) is not False:
             return False
         self._count(item)
         self.skipped += 1

@@ -53,7 +53,7 @@ FORMATS: dict[str, tuple[str, ...]] = {  # format → the keys it looks at, firs
 }
 BESIDE = ("id", *SYSTEM, *UNREAD, *ANSWERED, JUDGED)  # columns that are read beside those of a format
 READ = {*FORMATS["auto"], *BESIDE} - {"id"}  # columns that have a say in which conversation a record holds
-ALONE = ("prompt", *CHATS)  # of those, the ones that most records have alone
+ALONE = [{name} for name in ("prompt", *CHATS)]  # of those, what most records have: to look further takes twice as long
 
 
 def prompt_hash(messages: Sequence[Message]) -> str:
@@ -94,27 +94,20 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
         messages = to_answer(_turns(record, "the record", format))
         return Prompt(id=prompt_hash(messages), messages=messages)
     guessed = format == "auto" and field is None
-    alone = record.keys() & READ
-    if guessed and len(alone) == 1 and not alone.isdisjoint(ALONE):  # to look for the others takes twice as long
-        turns = _first(record, tuple(alone), format)
-        if turns is not None:
-            return _named(record, to_answer(_opened(turns) or turns))
-    if guessed:
+    is_alone = guessed and record.keys() & READ in ALONE
+    if guessed and not is_alone:
         record = woven(record)
     keys = keys_of(format, field)
     turns = _first(record, keys, format)
     if turns is not None:
-        if guessed:
+        if guessed and not is_alone:
             turns = _conversation(record, turns)
-        return _named(record, to_answer(in_context(record, turns)))
+        messages = to_answer(turns if is_alone else in_context(record, turns))
+        return Prompt(id=id_of(record) or prompt_hash(messages), messages=messages)
     for key in keys:
         if key in record:
             raise BadRecord(f"{key!r} is null", "empty")
     raise BadRecord(f"no {', '.join(keys)}; it has {listed(record)}: name the right one with --prompt-field")
-
-
-def _named(record: Object, messages: Turns) -> Prompt:
-    return Prompt(id=id_of(record) or prompt_hash(messages), messages=messages)
 
 
 def prompt_in(record: Object, field: str | None = None) -> list[Message]:
@@ -295,13 +288,11 @@ def to_reply(turns: Sequence[Message]) -> Turns:
         raise BadRecord("there is no user turn to answer")
     if not turns[-1]["content"].strip():
         raise BadRecord("the prompt is empty", "empty")
-    return merged(turns)
+    return merged(turns) if len(turns) > 1 else tuple(turns)
 
 
 def merged(turns: Sequence[Message]) -> Turns:
     """The turns without blank ones, which APIs refuse; consecutive turns of one role are one."""
-    if len(turns) == 1 and turns[0]["content"].strip():
-        return tuple(turns)
     spoken = (turn for turn in turns if turn["content"].strip())
     return tuple(
         {"role": role, "content": "\n\n".join(turn["content"] for turn in same)}

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.records import Message, Prompt
-from cai.sources.conversations import ALONE, prompt_hash, to_prompt
-from cai.sources.turns import MARKER
+from cai.sources.conversations import prompt_hash, to_prompt
+from cai.sources.turns import CHATS, MARKER
 from cai.sources.values import BadRecord
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip() and not MARKER.search(text))
@@ -63,7 +63,9 @@ def test_a_prompt_is_found_in_each_shape_of_record(record: Any) -> None:
 
 
 @given(
-    st.sampled_from(ALONE), st.none() | st.text(), json_values | st.lists(st.just(message("user", "Hi")), max_size=2)
+    st.sampled_from(["prompt", *CHATS]),
+    st.none() | st.text(),
+    json_values | st.lists(st.just(message("user", "Hi")), max_size=2),
 )
 def test_a_column_that_has_all_to_say_is_read_as_one_beside_an_empty_column(
     name: str, given_id: str, value: Any

@@ -21,7 +21,7 @@ from cai.export.pairs import filters_of
 from cai.folder.run import RunFolder
 from cai.judge.flows import belief
 from cai.models import open_models
-from cai.records import Contest, Label, Object, Place, Role, Values
+from cai.records import Contest, Label, Object, Place, Values
 from cai.runs.kind import Seats
 from cai.runs.kinds.calibration import (
     VOTES,
@@ -35,7 +35,7 @@ from cai.runs.kinds.calibration import (
 )
 from cai.runs.kinds.judging import Choose, Judging, verdict_in_words
 from cai.runs.kinds.pairs import describe_source, models_of, read_pairs
-from cai.runs.kinds.pairs_of_row import lasting_name, later_reply
+from cai.runs.kinds.pairs_of_row import lasting_names, later_reply
 from cai.runs.kinds.readability import CHECKED
 from cai.runs.kinds.settings import LabelSettings
 from cai.runs.kinds.target import Target
@@ -86,8 +86,8 @@ class LabelRun(Run[Label]):
             specs["assistant"] = self._target.model
         players = players or open_models(specs, settings.connection)
         self.judging = Judging(players["judge"], settings, templates, law, choose)
-        if models > 1 and not isinstance(origin, str):
-            self.judging.drawn_as = partial(lasting_name, models=models, each=origin["n"] // models)
+        self.judging.drawn_as = lasting_names(origin, models)
+        self.drawn_as = {**self.drawn_as, "judge": self.judging.drawn_as}
         self.protocol, self.constitution = self.judging.protocol, law
         self._law = law.ref  # hashing it for each row takes 0.06 ms
         check_reasons(self.protocol, settings)
@@ -133,10 +133,6 @@ class LabelRun(Run[Label]):
     def is_besides(self, position: int, there: Object) -> bool:
         """Whether a pair has a reply that was drawn for the target."""
         return self._target is not None and later_reply(position) >= there["source"]["n"]
-
-    def drawn_as(self, row: str, role: Role) -> str:
-        """The name from which the seeds of a judge's calls follow; others continue those of the sample run."""
-        return self.judging.drawn_as(row) if role == "judge" else row
 
     def check_models(self) -> None:
         """Raise UsageError if a model lacks a required capability; some report it only after loading."""

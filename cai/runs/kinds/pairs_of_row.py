@@ -6,8 +6,9 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from cai.folder.lines import PAIR_BITS
@@ -180,6 +181,13 @@ def pair_of_replies(
 def _text_or(text: str | None, origin: str) -> str:
     """A reply in the name of its pair; one that is not sampled yet counts by its origin."""
     return f"\0{origin}" if text is None else text
+
+
+def lasting_names(origin: str | Object, models: int) -> Callable[[str], str]:
+    """What gives a pair the name from which chance follows, by its id; origin: what an identity says of the source."""
+    if models < 2 or isinstance(origin, str):
+        return str
+    return partial(lasting_name, models=models, each=origin["n"] // models)
 
 
 def lasting_name(pair: str, models: int, each: int) -> str:
