@@ -14,21 +14,24 @@ from cai.texts.wording import nearest, shortened
 
 Keys = Mapping[tuple[str, ...], tuple[str, tuple[str, ...]]]  # keys that lead to a mapping → its name, its own keys
 
+TYPES = {  # pydantic's type of error → what a value must be
+    "tuple_type": "a list",
+    "model_type": "a mapping of keys and values",
+    "dict_type": "a mapping of keys and values",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "more than 0",
+    "int_type": "a valid integer",
+    "bool_type": "a valid boolean",
+}
 REASONS: dict[str, tuple[str, str]] = {  # pydantic's type of error → a code, and a sentence
+    **{kind: ("wrong-type", f"{{what}} must be {words}, not {{value}}") for kind, words in TYPES.items()},
     "extra_forbidden": ("unknown-key", "unknown key {key!r} in {owner}; {advice}"),
     "missing": ("missing-key", "{owner} needs {key!r}"),
     "string_too_short": ("empty", "{what} is empty"),
     "too_short": ("empty", "{what} is empty"),
     "string_type": ("wrong-type", "{not_text}"),
     "string_pattern_mismatch": ("bad-{key}", "{key} {value} must be {form}"),
-    "tuple_type": ("wrong-type", "{what} must be a list, not {value}"),
-    "model_type": ("wrong-type", "{what} must be a mapping of keys and values, not {value}"),
-    "dict_type": ("wrong-type", "{what} must be a mapping of keys and values, not {value}"),
-    "float_type": ("wrong-type", "{what} must be a number, not {value}"),
-    "finite_number": ("wrong-type", "{what} must be a finite number, not {value}"),
-    "greater_than": ("wrong-type", "{what} must be more than 0, not {value}"),
-    "int_type": ("wrong-type", "{what} must be a valid integer, not {value}"),
-    "bool_type": ("wrong-type", "{what} must be a valid boolean, not {value}"),
     "literal_error": ("wrong-value", "{what} must be {expected}, not {value}"),
     "greater_than_equal": ("greater-than-equal", "{what} must be greater than or equal to {ge:.15g}, not {value}"),
     "less_than": ("less-than", "{what} must be less than {lt:.15g}, not {value}"),

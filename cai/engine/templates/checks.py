@@ -14,17 +14,20 @@ from cai.texts.wording import nearest
 # What each template is given. `prompt`: messages, `examples`: constitution.Example. `gate`: false; critiques that asked
 # for a verdict line looked at it in version 0.1.0.
 VARIABLES: dict[str, frozenset[str]] = {
-    "respond": frozenset({"prompt", "examples"}),
-    "critique": frozenset({"prompt", "reply", "principle", "gate", "examples"}),
-    "gate": frozenset({"prompt", "reply", "critique", "principle", "examples"}),
-    "revise": frozenset({"prompt", "reply", "critique", "principle", "examples"}),
-    # `first`, `second`: the replies as they are shown; `reason`: ask for reasons and not yet for the letter.
-    "judge": frozenset({"prompt", "first", "second", "principle", "reason", "examples"}),
-    "verdict": frozenset(),
-    # `levels`: texts, from 1; `criterion`: a principle in a sentence, or none.
-    "scale": frozenset({"prompt", "reply", "levels", "criterion", "examples"}),
-    # `against`: whether the question is if the reply goes against the principle, or if it keeps to it.
-    "screen": frozenset({"prompt", "reply", "principle", "against", "examples"}),
+    name: frozenset(variables.split())
+    for name, variables in {
+        "respond": "prompt examples",
+        "critique": "prompt reply principle gate examples",
+        "gate": "prompt reply critique principle examples",
+        "revise": "prompt reply critique principle examples",
+        # `first`, `second`: the replies as they are shown; `reason`: ask for reasons and not yet for the letter.
+        "judge": "prompt first second principle reason examples",
+        "verdict": "",
+        # `levels`: texts, from 1; `criterion`: a principle in a sentence, or none.
+        "scale": "prompt reply levels criterion examples",
+        # `against`: whether the question is if the reply goes against the principle, or if it keeps to it.
+        "screen": "prompt reply principle against examples",
+    }.items()
 }
 JOBS: dict[str, tuple[str, ...]] = {
     "revise": ("critique", "revise"),
@@ -69,7 +72,8 @@ def _of_parts(path: Path, tree: nodes.Template, names: Collection[str]) -> Itera
     """Partials that are not there, and loops whose steps cannot be counted."""
     for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
         partial = getattr(getattr(node, "template", None), "value", None)  # None if its name is computed
-        if isinstance(partial, str) and partial not in names and not getattr(node, "ignore_missing", False):
+        may_lack = getattr(node, "ignore_missing", False)
+        if isinstance(partial, str) and partial not in names and not may_lack:
             yield error_in(path, node.lineno, f"no {partial!r} in this folder; {nearest(partial, sorted(names))}")
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
@@ -78,17 +82,13 @@ def _of_parts(path: Path, tree: nodes.Template, names: Collection[str]) -> Itera
 
 def _of_variables(path: Path, tree: nodes.Template, names: Collection[str]) -> Iterator[Finding]:
     """Variables and fields that a template is not given, and those that it ignores."""
-    variables = variables_of(path.stem, is_whole(path.stem, tree, names))
     used = find_undeclared_variables(tree)
-    for name in sorted(used - variables):
-        line = next((node.lineno for node in tree.find_all(nodes.Name) if node.name == name), 1)
-        message = f"unknown variable {name!r} in {path.name}; {nearest(name, sorted(variables))}"
-        if name in IN_TURNS & VARIABLES[path.stem]:
-            message = f"{name!r} is not given to chat templates: the model sees it as a turn; {OTHERS}"
-        yield error_in(path, line, message)
+    given = variables_of(path.stem, is_whole(path.stem, tree, names))
+    for name in sorted(used - given):
+        yield _unknown(path, tree, name, given)
     for getter in tree.find_all(nodes.Getattr):
-        of_principle = isinstance(getter.node, nodes.Name) and getter.node.name == "principle"
-        if of_principle and getter.attr not in PRINCIPLE_FIELDS:
+        owner = getattr(getter.node, "name", None)
+        if owner == "principle" and getter.attr not in PRINCIPLE_FIELDS:
             hint = nearest(getter.attr, sorted(PRINCIPLE_FIELDS))
             yield error_in(path, getter.lineno, f"a principle has no {getter.attr!r}; {hint}")
     if path.stem == "critique" and "gate" in used:
@@ -97,15 +97,28 @@ def _of_variables(path: Path, tree: nodes.Template, names: Collection[str]) -> I
         yield warning_in(path, f"never uses {name!r}: every row is asked the same")
 
 
+def _unknown(path: Path, tree: nodes.Template, name: str, given: Collection[str]) -> Finding:
+    """What is said of a variable that a template is not given, with its first line."""
+    message = f"unknown variable {name!r} in {path.name}; {nearest(name, sorted(given))}"
+    if name in IN_TURNS & VARIABLES[path.stem]:
+        message = f"{name!r} is not given to chat templates: the model sees it as a turn; {OTHERS}"
+    lines = (node.lineno for node in tree.find_all(nodes.Name) if node.name == name)
+    return error_in(path, next(lines, 1), message)
+
+
 def is_whole(name: str, tree: nodes.Template, names: Collection[str]) -> bool:
     """Whether a template writes all that its question is about: also if it has a frame for that."""
-    framed = (each for each in tree.find_all(nodes.Assign) if getattr(each.target, "name", None) == "frame")
-    return name in WHOLE or "respond.jinja" in names or (name in CHAIN and any(framed))
+    if name in WHOLE or "respond.jinja" in names:
+        return True
+    targets = (getattr(each.target, "name", None) for each in tree.find_all(nodes.Assign))
+    return name in CHAIN and "frame" in targets
 
 
 def variables_of(name: str, whole: bool) -> frozenset[str]:
     """The variables that a template is given; whole: it writes all that its question is about."""
-    return VARIABLES[name] if whole else VARIABLES[name] - IN_TURNS
+    if whole:
+        return VARIABLES[name]
+    return VARIABLES[name] - IN_TURNS
 
 
 def mixed_chain(framed: Collection[str], names: Collection[str]) -> str | None:

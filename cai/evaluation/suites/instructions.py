@@ -37,53 +37,127 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def _bullets(text: str, count: int) -> bool:
+# How many there are
+
+
+def _has_lines(text: str, count: int) -> bool:
+    return len(_lines(text)) == count
+
+
+def _has_paragraphs(text: str, count: int) -> bool:
+    return len(re.split(r"\n\s*\n", text)) == count
+
+
+def _has_sentences(text: str, count: int) -> bool:
+    return len(SENTENCE_END.findall(text)) == count
+
+
+def _has_words(text: str, count: int) -> bool:
+    return len(_words(text)) == count
+
+
+def _has_words_at_most(text: str, count: int) -> bool:
+    return len(_words(text)) <= count
+
+
+def _has_words_at_least(text: str, count: int) -> bool:
+    return len(_words(text)) >= count
+
+
+# Which letters and words
+
+
+def _is_lower_case(text: str, _: bool) -> bool:
+    return text.lower() == text != text.upper()
+
+
+def _is_upper_case(text: str, _: bool) -> bool:
+    return text.upper() == text != text.lower()
+
+
+def _lacks_letters(text: str, letters: str) -> bool:
+    return set(letters).isdisjoint(text.lower())
+
+
+def _begins_with_word(text: str, word: str) -> bool:
+    return _words(text)[:1] == [word]
+
+
+def _ends_with_word(text: str, word: str) -> bool:
+    return _words(text)[-1:] == [word]
+
+
+def _has_all_words(text: str, words: list[str]) -> bool:
+    return set(words) <= set(_words(text))
+
+
+def _has_word_times(text: str, wanted: tuple[str, int]) -> bool:
+    word, times = wanted
+    return _words(text).count(word) == times
+
+
+def _is_one_of(text: str, words: list[str]) -> bool:
+    return text.strip(EDGES).lower() in words
+
+
+# Which form
+
+
+def _is_bullets(text: str, count: int) -> bool:
     lines = _lines(text)
     return len(lines) == count and all(line.startswith("- ") for line in lines)
 
 
-def _numbered(text: str, count: int) -> bool:
+def _is_numbered(text: str, count: int) -> bool:
     lines = _lines(text)
     return len(lines) == count and all(line.startswith(f"{n}. ") for n, line in enumerate(lines, 1))
 
 
-def _comma_list(text: str, count: int) -> bool:
+def _is_comma_list(text: str, count: int) -> bool:
     parts = text.split(",")
     return len(_lines(text)) == 1 and len(parts) == count and all(map(str.strip, parts))
 
 
-def _json_keys(text: str, keys: list[str]) -> bool:
+def _is_object_with_keys(text: str, keys: list[str]) -> bool:
     value = _parsed(text)
     return isinstance(value, dict) and set(keys) <= value.keys()
 
 
-def _json_list(text: str, count: int) -> bool:
+def _is_list_of_texts(text: str, count: int) -> bool:
     value = _parsed(text)
     return isinstance(value, list) and len(value) == count and all(isinstance(each, str) for each in value)
 
 
+def _is_quoted(text: str, _: bool) -> bool:
+    return len(text) > 2 and text[0] in '"“' and text[-1] in '"”'
+
+
+def _is_bracketed(text: str, _: bool) -> bool:
+    return re.fullmatch(r"\[\[[^\[\]]+\]\]", text) is not None
+
+
 CHECKS: dict[str, Callable[[str, Any], bool]] = {
-    "lines": lambda text, count: len(_lines(text)) == count,
-    "paragraphs": lambda text, count: len(re.split(r"\n\s*\n", text)) == count,
-    "sentences": lambda text, count: len(SENTENCE_END.findall(text)) == count,
-    "words": lambda text, count: len(_words(text)) == count,
-    "words_at_most": lambda text, count: len(_words(text)) <= count,
-    "words_at_least": lambda text, count: len(_words(text)) >= count,
-    "lower_case": lambda text, _: text.lower() == text != text.upper(),
-    "upper_case": lambda text, _: text.upper() == text != text.lower(),
-    "without": lambda text, letters: not set(letters) & set(text.lower()),
-    "first_word": lambda text, word: _words(text)[:1] == [word],
-    "last_word": lambda text, word: _words(text)[-1:] == [word],
+    "lines": _has_lines,
+    "paragraphs": _has_paragraphs,
+    "sentences": _has_sentences,
+    "words": _has_words,
+    "words_at_most": _has_words_at_most,
+    "words_at_least": _has_words_at_least,
+    "lower_case": _is_lower_case,
+    "upper_case": _is_upper_case,
+    "without": _lacks_letters,
+    "first_word": _begins_with_word,
+    "last_word": _ends_with_word,
     "starts_with": str.startswith,
     "ends_with": str.endswith,
-    "contains": lambda text, words: set(words) <= set(_words(text)),
-    "times": lambda text, wanted: _words(text).count(wanted[0]) == wanted[1],
-    "json_keys": _json_keys,
-    "json_list": _json_list,
-    "bullets": _bullets,
-    "numbered": _numbered,
-    "comma_list": _comma_list,
-    "one_of": lambda text, words: text.strip(EDGES).lower() in words,
-    "quoted": lambda text, _: len(text) > 2 and text[0] in '"“' and text[-1] in '"”',
-    "bracketed": lambda text, _: re.fullmatch(r"\[\[[^\[\]]+\]\]", text) is not None,
+    "contains": _has_all_words,
+    "times": _has_word_times,
+    "json_keys": _is_object_with_keys,
+    "json_list": _is_list_of_texts,
+    "bullets": _is_bullets,
+    "numbered": _is_numbered,
+    "comma_list": _is_comma_list,
+    "one_of": _is_one_of,
+    "quoted": _is_quoted,
+    "bracketed": _is_bracketed,
 }

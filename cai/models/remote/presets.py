@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _from_those_who_list(count: int) -> Values:
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What a server makes of `/chat/completions`; the defaults are those of vLLM.
+    """What a server makes of `/chat/completions`; the defaults are those of most.
 
     max_tokens, seed: what it calls them; "" for a seed that it refuses or ignores.
     logprobs: alternatives per token that it lists; 0: none. listing: the fields that ask for them.
@@ -50,14 +51,15 @@ class Habits:
     logprobs: int = TOP
     listing: Callable[[int], Values] = alternatives
     completion: bool = True
-    prefill: bool = True
+    prefill: bool = False
     openai: bool = False
     thinks: str = ""
     refuses: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-OPENAI = Habits(max_tokens="max_completion_tokens", prefill=False, openai=True)
+OPENAI = Habits(max_tokens="max_completion_tokens", openai=True)
+VLLM = Habits(prefill=True)  # and of those who speak OpenAI's protocol at an address of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Preset:
         return (f"{self.name.upper()}_BASE_URL", *self.urls)
 
 
+_local = partial(Preset, needs_key=False, tail="/v1")  # a server that people run themselves
 _AZURE_HOSTS = (
     ".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com", ".openai.azure.us",
     ".openai.azure.cn",
@@ -111,7 +114,7 @@ NATIVE = {
         "gpt-4.1-mini",
         hosts=(".api.openai.com", *_AZURE_HOSTS),
         habits=OPENAI,
-        elsewhere=Habits(),
+        elsewhere=VLLM,
     ),
     "anthropic": Preset(
         "anthropic",
@@ -129,7 +132,7 @@ _ALL = (
         "https://openrouter.ai/docs/api-reference/parameters",
         "openai/gpt-4.1",
         prices="openrouter",
-        habits=Habits(prefill=False, listing=_from_those_who_list, fields={"plugins": [WHOLE]}),
+        habits=Habits(listing=_from_those_who_list, fields={"plugins": [WHOLE]}),
     ),
     Preset(
         "together",
@@ -138,7 +141,7 @@ _ALL = (
         "meta-llama/Llama-3.3-70B-Instruct-Turbo",
         hosts=(".together.xyz",),
         prices="together",
-        habits=Habits(prefill=False, listing=_counted),
+        habits=Habits(listing=_counted),
     ),
     Preset(
         "groq",
@@ -146,7 +149,7 @@ _ALL = (
         "https://console.groq.com/docs/openai",
         "llama-3.3-70b-versatile",
         prices="groq",
-        habits=Habits(max_tokens="max_completion_tokens", logprobs=0, completion=False, prefill=False),
+        habits=Habits(max_tokens="max_completion_tokens", logprobs=0, completion=False),
     ),
     Preset(
         "fireworks",
@@ -154,7 +157,7 @@ _ALL = (
         "https://docs.fireworks.ai/api-reference/post-chatcompletions",
         "accounts/fireworks/models/gpt-oss-120b",
         prices="fireworks",
-        habits=Habits(prefill=False, logprobs=5),
+        habits=Habits(logprobs=5),
     ),
     Preset(
         "deepseek",
@@ -163,7 +166,7 @@ _ALL = (
         "deepseek-chat",
         prices="deepseek",
         # All but the alias of the mode without thoughts think unless they are told not to, and ignore the temperature.
-        habits=Habits(seed="", completion=False, prefill=False, thinks=r"(?!deepseek-chat$)", refuses=("temperature",)),
+        habits=Habits(seed="", completion=False, thinks=r"(?!deepseek-chat$)", refuses=("temperature",)),
     ),
     Preset(
         "mistral",
@@ -171,7 +174,7 @@ _ALL = (
         "https://docs.mistral.ai/api/endpoint/chat",
         "mistral-small-latest",
         prices="mistral",
-        habits=Habits(seed="random_seed", logprobs=0, completion=False, prefill=False),
+        habits=Habits(seed="random_seed", logprobs=0, completion=False),
     ),
     Preset(
         "gemini",
@@ -180,7 +183,7 @@ _ALL = (
         "gemini-2.5-flash",
         keys=("GOOGLE_API_KEY",),
         prices="google",
-        habits=Habits(seed="", logprobs=0, completion=False, prefill=False),  # a field it does not know is refused
+        habits=Habits(seed="", logprobs=0, completion=False),  # a field it does not know is refused
     ),
     Preset(
         "xai",
@@ -192,7 +195,6 @@ _ALL = (
             max_tokens="max_completion_tokens",
             logprobs=8,
             completion=False,
-            prefill=False,
             thinks=r"(?!.*non-reasoning|grok-2)",
             refuses=("stop",),
         ),
@@ -204,7 +206,7 @@ _ALL = (
         "Qwen/Qwen3-32B:groq",
         keys=("HF_TOKEN",),
         prices="huggingface",
-        habits=Habits(completion=False, prefill=False),
+        habits=Habits(completion=False),
     ),
     Preset(
         "azure",
@@ -220,42 +222,35 @@ _ALL = (
         prices="azure",
         habits=OPENAI,
     ),
-    Preset(
+    _local(
         "ollama",
         "http://localhost:11434/v1",
         "https://docs.ollama.com/api/openai-compatibility",
         "qwen2.5:7b",
         urls=("OLLAMA_HOST",),
-        needs_key=False,
-        tail="/v1",
         concurrency=4,
-        habits=Habits(prefill=False),
     ),
-    Preset(
+    _local(
         "lmstudio",
         "http://localhost:1234/v1",
         "https://lmstudio.ai/docs/developer/openai-compat/chat-completions",
         "qwen2.5-7b-instruct",
-        needs_key=False,
-        tail="/v1",
         concurrency=4,
-        habits=Habits(logprobs=0, prefill=False),  # `logprobs` of an answer is null
+        habits=Habits(logprobs=0),  # `logprobs` of an answer is null
     ),
-    Preset(
+    _local(
         "vllm",
         "http://localhost:8000/v1",
         "https://docs.vllm.ai/en/latest/serving/openai_compatible_server",
         "Qwen/Qwen3-8B",
-        needs_key=False,
-        tail="/v1",
+        habits=VLLM,
     ),
-    Preset(
+    _local(
         "sglang",
         "http://localhost:30000/v1",
         "https://docs.sglang.ai/basic_usage/openai_api_completions.html",
         "Qwen/Qwen3-8B",
-        needs_key=False,
-        tail="/v1",
+        habits=VLLM,
     ),
 )
 PRESETS = {preset.name: preset for preset in _ALL}
