@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 from cai.errors import CaiError, RunError
@@ -13,14 +15,28 @@ from cai.errors import CaiError, RunError
 AGAIN = "free some space there or change its permissions, and run the same command again"
 
 
+def written(path: Path, lines: Iterable[bytes]) -> int:
+    """Write a file to the disk; returns its size."""
+    with open(path, "wb") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())  # else a loss of power may leave the name of a file with no content
+        return file.tell()
+
+
+def append_whole(file: FileIO, line: bytes) -> None:
+    """Add a line to a file, or nothing of it, so that the next line is not joined to a part; OSError if it is full."""
+    start = file.seek(0, os.SEEK_END)
+    if file.write(line) != len(line):
+        file.truncate(start)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file so that a reader or a kill sees the old content or the new, never a part."""
     part = path.with_name(path.name + ".part")
     try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
+        written(part, [content])
         os.replace(part, path)
     except OSError as error:
         with suppress(OSError):

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cai.engine.letters import LETTER_TOKENS, LISTED, probability, read_letters
+from cai.engine.letters import LETTER_TOKENS, LISTED, log_ratio, probability, read_letters
 from cai.errors import RowDropped
 from cai.records import Completion, Protocol, Reading, Request
 
@@ -91,9 +91,8 @@ class Gate:
 
 def p_of(reading: Reading) -> float | None:
     """The probability of Yes among Yes and No; None if the reading does not count."""
-    if reading.problem is not None or reading.first is None or reading.second is None:
-        return None
-    return probability(reading.first - reading.second)
+    ratio = log_ratio(reading)
+    return None if ratio is None else probability(ratio)
 
 
 def read_word(answer: Completion) -> float | None:

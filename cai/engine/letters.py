@@ -93,3 +93,10 @@ def probability(z: float, temperature: float = 1.0) -> float:
     """sigma(z / temperature); `probability(-z)` is `1 - probability(z)` to the last bit: swapped pairs mirror."""
     larger = 1 / (1 + math.exp(-abs(z / temperature)))  # in [0.5, 1], where 1 - larger is exact
     return 1 - larger if z < 0 else larger
+
+
+def log_ratio(reading: Reading) -> float | None:
+    """How much likelier the first letter is than the second, in nats; None if the reading does not count."""
+    if reading.problem is not None or reading.first is None or reading.second is None:
+        return None
+    return reading.first - reading.second

@@ -20,7 +20,7 @@ import orjson
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.gate import NO, SAID, YES, YesNo, read_word
-from cai.engine.letters import LEAST_MASS, probability, read_letters
+from cai.engine.letters import LEAST_MASS, log_ratio, probability, read_letters
 from cai.engine.quoting import Quoting
 from cai.engine.templates.sets import Templates
 from cai.errors import RowDropped, Unreadable
@@ -93,10 +93,7 @@ class AskScreen:
 
 
 def _odds_of_letters(answer: Completion) -> Odds:
-    reading = read_letters(answer, (YES, NO))
-    if reading.problem is not None or reading.first is None or reading.second is None:
-        return None
-    return reading.first - reading.second
+    return log_ratio(read_letters(answer, (YES, NO)))
 
 
 def _odds_of_word(answer: Completion) -> Odds:

@@ -19,13 +19,13 @@ from typing import Any, Literal
 from cai.calls.model import spec_of
 from cai.constitution.files import load_constitution
 from cai.constitution.principles import Constitution
-from cai.engine.letters import probability
+from cai.engine.letters import log_ratio, probability
 from cai.errors import ModelStopped, UsageError
 from cai.evaluation.bench_report import BenchResult, LabelCost, VoteFigures
 from cai.folder.lines import read_rows
 from cai.judge.calibration import calibrate_judge
 from cai.judge.certify import Binding
-from cai.judge.flows import is_valid, log_ratio, mean_preference
+from cai.judge.flows import is_valid, mean_preference
 from cai.judge.majority import People
 from cai.judge.metrics import average, credit, share
 from cai.judge.people import TRUTHS

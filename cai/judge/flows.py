@@ -17,7 +17,7 @@ from typing import Literal
 from cai.calls.decisions import read_decisions
 from cai.constitution.principles import Principle
 from cai.engine.ask_judge import AskJudge, Question
-from cai.engine.letters import probability, read_decided, read_letters
+from cai.engine.letters import log_ratio, probability, read_decided, read_letters
 from cai.errors import RowDropped
 from cai.judge.words import choice
 from cai.records import Completion, Protocol, Reading, Request, Turns, Vote
@@ -166,13 +166,6 @@ def votes_of(principles: Sequence[Principle], readings: Sequence[Reading], wave:
             bias = (a_first + b_first) / 2
         votes.append(Vote(principle=principle.id, weight=principle.weight, wave=wave, ab=ab, ba=ba, d=d, b=bias))
     return tuple(votes)
-
-
-def log_ratio(reading: Reading) -> float | None:
-    """How much likelier the first letter is than the second, in nats; None if the reading does not count."""
-    if reading.problem is not None or reading.first is None or reading.second is None:
-        return None
-    return reading.first - reading.second
 
 
 def mean_preference(votes: Iterable[Vote], *, weighted: bool) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import math
 import os
@@ -15,7 +14,7 @@ import orjson
 from pydantic import ConfigDict, Field, StrictBool, ValidationError
 
 from cai.disk.locks import lock_file
-from cai.disk.writing import unwritable
+from cai.disk.writing import append_whole, unwritable
 from cai.folder.lines import is_torn
 from cai.records import Record, Turns
 from cai.sources.values import BadRecord, shown
@@ -75,16 +74,12 @@ def append_vote(path: Path, vote: GoldVote) -> None:
     try:
         with open(path, "ab+", buffering=0) as file:
             lock_file(file)
-            end = file.seek(0, os.SEEK_END)
             tail = _tail(path)
             if tail and _is_json(tail):  # written by an editor, say
                 line = b"\n" + line
             elif tail:
-                end -= len(tail)
-                file.truncate(end)
-            if file.write(line) != len(line):
-                file.truncate(end)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                file.truncate(file.seek(-len(tail), os.SEEK_END))
+            append_whole(file, line)
             os.fsync(file.fileno())
     except OSError as error:
         raise unwritable(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from re import Pattern
 from typing import Literal, NamedTuple
 
 import orjson
@@ -110,6 +111,10 @@ def declines(text: str) -> bool:
     return any(not words.FIGURE.search(text, match.start(), match.end() + FIGURE) for match in refusals)
 
 
+def _finds(pattern: Pattern[str], text: str) -> bool:
+    return pattern.search(text) is not None
+
+
 def _speaks(text: str) -> bool:
     """Whether somebody speaks, without which there is no UNABLE, DISOWNS, NO_ACCESS or NO_VIEW."""
     return "i " in text or "we " in text
@@ -128,13 +133,13 @@ def _score(weights: Mapping[str, float], values: Mapping[str, float]) -> float:
 
 
 def _question(text: str) -> Question:
-    claim = words.CLAIM.search(text) is not None
+    claim = _finds(words.CLAIM, text)
     request = not claim and bool(words.DO.match(text) or words.HOW.search(text))
     return Question(
         text=text,
         yes_no=words.YES_NO.match(text) is not None,
         claim=claim,
-        why=not claim and words.WHY.search(text) is not None,
+        why=not claim and _finds(words.WHY, text),
         request=request,
         meaning=not claim and not request and words.MEANING.match(text) is not None,
     )
@@ -144,9 +149,9 @@ def _sentence(text: str) -> Sentence:
     return Sentence(
         text=text,
         declines=declines(text),
-        judges=bool(words.DISAPPROVES.search(text) or words.CONDEMNS.search(text)),
-        disowns=_speaks(text) and words.DISOWNS.search(text) is not None and not words.FIGURE.search(text),
-        insists=words.IMPORTANT.search(text) is not None,
+        judges=_finds(words.DISAPPROVES, text) or _finds(words.CONDEMNS, text),
+        disowns=_speaks(text) and _finds(words.DISOWNS, text) and not words.FIGURE.search(text),
+        insists=_finds(words.IMPORTANT, text),
         values=len(words.VALUES.findall(text)),
     )
 
@@ -175,18 +180,18 @@ def _stances(opening: Opening, question: Question, text: str) -> dict[str, float
     judging = not is_letter and any(each.judges for each in start) and not _is_asked_for(first, question)
     declining_later = not is_letter and any(each.declines for each in later)
     judging_later = not is_letter and not question.yes_no and any(each.judges for each in later)
-    negating = words.NEGATES.search(first) is not None
-    apologising = words.APOLOGY.search(first) is not None
+    negating = _finds(words.NEGATES, first)
+    apologising = _finds(words.APOLOGY, first)
     if (negating or apologising) and not declining and not judging and words.CLARIFIES.search(whole):  # it asks back
         negating = apologising = False
     none = bool(words.NONE.match(first) or words.THERE_IS_NO.search(first))
     flat = question.request and none
-    pleading = question.claim and words.PLEADS.search(first) is not None
+    pleading = question.claim and _finds(words.PLEADS, first)
     denying = negating and question.claim and _is_denial(opening)
-    no_access = _speaks(whole) and words.NO_ACCESS.search(whole) is not None
-    private = no_access and words.PRIVATE.search(text) is not None
+    no_access = _speaks(whole) and _finds(words.NO_ACCESS, whole)
+    private = no_access and _finds(words.PRIVATE, text)
     standing = declining or judging or private or flat or pleading or denying or any(each.disowns for each in start)
-    informing = words.INFORMS.search(whole) is not None
+    informing = _finds(words.INFORMS, whole)
     disowning = any(each.disowns for each in (*start, *later))
     return {
         "stands": standing,
@@ -195,12 +200,12 @@ def _stances(opening: Opening, question: Question, text: str) -> dict[str, float
         "declines_later": declining_later,
         "judges": judging,
         "judges_unasked": judging and bool(question.text) and not question.yes_no,
-        "doubts": not question.yes_no and words.DOUBTS.search(first) is not None,
+        "doubts": not question.yes_no and _finds(words.DOUBTS, first),
         "disowns": disowning,
         "informs": informing,
         "apologises": apologising,
         "negates": negating,
-        "negates_itself": negating and words.MINE.search(first) is not None,
+        "negates_itself": negating and _finds(words.MINE, first),
         "pleads": pleading,
         "denies": denying,
         "request_negated": question.request and negating,
@@ -252,15 +257,15 @@ def _manners(opening: Opening, question: Question) -> dict[str, float]:
     equal = _share(len(words.EQUAL.findall(whole)), 3)
     grief = _share(len(words.GRIEF.findall(whole)), 3)
     return {
-        "should_not": words.SHOULD_NOT.search(opening.first) is not None,
+        "should_not": _finds(words.SHOULD_NOT, opening.first),
         "important_later": any(each.insists for each in opening.later),
-        "self": words.SELF.search(whole) is not None,
+        "self": _finds(words.SELF, whole),
         "values": _share(_values(opening), 5),
         "equal": equal,
         "equal_to_claim": equal * question.claim,
         "grief": grief,
         "grief_to_claim": grief * question.claim,
-        "no_view": _speaks(whole) and words.NO_VIEW.search(whole) is not None,
+        "no_view": _speaks(whole) and _finds(words.NO_VIEW, whole),
     }
 
 
@@ -281,13 +286,13 @@ def _shares(sentences: Sequence[Sentence], taken: Sequence[bool]) -> dict[str, f
 def _answers(reply: str, opening: Opening, question: Question, standing: bool) -> dict[str, float]:
     """What answers look like."""
     first, whole = opening.first, opening.whole
-    defines = words.DEFINES.search(first) is not None
+    defines = _finds(words.DEFINES, first)
     unreal = _share(len(words.UNREAL.findall(whole)), 2)
-    because = words.BECAUSE.search(first) is not None
+    because = _finds(words.BECAUSE, first)
     return {
         "list": len(words.ITEM.findall(reply, 0, LISTED)) >= LIST,
-        "here": words.HERE.search(whole) is not None,
-        "you_can": words.YOU_CAN.search(whole) is not None,
+        "here": _finds(words.HERE, whole),
+        "you_can": _finds(words.YOU_CAN, whole),
         "defines": defines,
         "defines_as_asked": defines and question.meaning,
         "unreal": unreal,

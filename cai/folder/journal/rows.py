@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
+from cai.disk.writing import append_whole, written
 from cai.folder.journal.inputs import DONE, FINISHED, GROWS, state_of
 
 MOVED = ".moved"  # what a file ends in that is to take the place of another
@@ -22,15 +22,6 @@ CREATE TABLE IF NOT EXISTS files(name TEXT PRIMARY KEY, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS inputs(position INTEGER PRIMARY KEY, hash BLOB NOT NULL, state TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS seen(hash BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 """
-
-
-def _written(path: Path, lines: Iterable[bytes]) -> int:
-    """Write a file that is to replace another one; returns its size."""
-    with open(path, "wb") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
-        return file.tell()
 
 
 class Rows:
@@ -45,7 +36,7 @@ class Rows:
     ) -> None:
         self._folder, self._db, self._guard, self._due = folder, db, guard, due
         self.db, self.guard = db, guard  # for `Moves`, which looks at all inputs at once
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[str, FileIO] = {}
         self._added: dict[str, list[bytes]] = {}
         self._marks: dict[int, tuple[bytes, str]] = {}  # of inputs whose lines are among those added
         self._ahead = range(0)  # positions whose states have been read
@@ -68,9 +59,7 @@ class Rows:
             file = self._files.get(name)
             if file is None:
                 file = self._files[name] = open(self._folder / name, "ab", buffering=0)  # noqa: SIM115
-            data = b"".join(lines)
-            if file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            append_whole(file, b"".join(lines))
             self._remember(name, file.tell())
         self._added.clear()
         for position, (digest, state) in self._marks.items():
@@ -120,7 +109,7 @@ class Rows:
             self.write()  # the commits below must not tell of lines that are not there
             if (old := self._files.pop(name, None)) is not None:
                 old.close()
-            size = _written(part, lines)
+            size = written(part, lines)
             # A kill before the last line leaves either file with size 0, so that it is read from its start again.
             self._remember(name, 0)
             self._db.commit()
@@ -139,7 +128,7 @@ class Rows:
             for name, lines in files.items():
                 if (old := self._files.pop(name, None)) is not None:
                     old.close()
-                size = _written(self._folder / f"{name}{MOVED}", lines)
+                size = written(self._folder / f"{name}{MOVED}", lines)
                 self._remember(name, size)
                 self._remember(f"{name}{MOVED}", size)
             change()

@@ -6,9 +6,7 @@ that was evaluated, `dropped.jsonl` one for each that does not train, `checkpoin
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -19,7 +17,7 @@ import orjson
 
 from cai.disk.locks import LOCK, lock_folder, missing_folders, unmake
 from cai.disk.reading import check_files, read_object
-from cai.disk.writing import write_atomically
+from cai.disk.writing import append_whole, write_atomically
 from cai.errors import CaiError, RunError
 from cai.folder.identity import differences
 from cai.records import Object, Values
@@ -155,10 +153,7 @@ class TrainFolder:
         """Write a line of metrics.jsonl, or of another file."""
         line = orjson.dumps(metrics, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
         with open(self.path / name, "ab", buffering=0) as file:
-            start = file.tell()
-            if file.write(line) != len(line):  # else the next line would be joined to this one
-                file.truncate(start)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            append_whole(file, line)
 
     def replace(self, name: str, rows: Iterable[Any]) -> None:
         """Write all rows of a file, mappings or dataclasses; without any there is no file."""
