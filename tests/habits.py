@@ -10,14 +10,17 @@ them with what it sends, and `serving` fails at its end if they were not in it. 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from loopback import Server, running
 
 REPLY = "Put the bread into a paper bag."
 MODEL = "tiny-2026"
@@ -119,6 +122,12 @@ def listed(*tokens: tuple[Any, Any], sampled: Any = None) -> dict[str, Any]:
     return {"content": [{**(sampled or entries[0]), "top_logprobs": entries}]}
 
 
+def leaning(word: str, other: str, odds: float) -> Answer:
+    """The body of a chat whose model is undecided between two words, with these log odds of the first."""
+    words = ((word, -math.log1p(math.exp(-odds))), (other, -math.log1p(math.exp(odds))))
+    return answer(chat(word, choice={"logprobs": listed(*words)}))
+
+
 def answer(body: Any, status: int = 200, **headers: str) -> Answer:
     """JSON as Python writes it: with NaN and Infinity, and half surrogate pairs escaped."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -137,6 +146,21 @@ def says(text: Any = REPLY) -> Callable[[Asked], Answer]:
         return answer(chat(text) if asked.path.endswith("/chat/completions") else continuation(text))
 
     return reply
+
+
+def in_chain(asked: Asked, first: Callable[[str], str], revised: Callable[[list[str]], str]) -> Answer:
+    """What a model says that replies, critiques and revises: what these make of the prompt, and of the turns so far."""
+    if not asked.raw:  # what kind of server it is
+        return answer({}, 404)
+    turns = turns_of(asked)
+    if "Write only the new reply" in turns[-1]:
+        return says(revised(turns))(asked)
+    return says(first(turns[0]) if len(turns) == 1 else "It is wanting.")(asked)
+
+
+def turns_of(asked: Asked) -> list[str]:
+    """The texts of a conversation."""
+    return [turn["content"] for turn in asked.payload["messages"]]
 
 
 def at_first(times: int, first: Answer, then: Callable[[Asked], Answer] | None = None) -> Callable[[Asked], Answer]:
@@ -194,12 +218,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Prints nothing."""
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
+class _Server(Server):
     def __init__(self, port: int, modes: Mapping[str, Mode]) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(_Handler, port)
         self.modes = modes
         self.lock = threading.Lock()
         self.counts: Counter[str] = Counter()
@@ -209,20 +230,15 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def serving(more: Mapping[str, Mode] | None = None) -> Iterator[Habits]:
     """A server of MODES and `more`, in threads of this process."""
-    with _Server(0, {**MODES, **(more or {})}) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield server.habits
-        finally:
-            server.shutdown()
-            thread.join()
+    server = _Server(0, {**MODES, **(more or {})})
+    with running(server):
+        yield server.habits
     assert not server.habits.faults, "; ".join(server.habits.faults)
 
 
 def main() -> None:
     with _Server(int(sys.argv[1]) if len(sys.argv) > 1 else 0, MODES) as server:
-        print(f"http://127.0.0.1:{server.server_port}/MODE/v1", flush=True)
+        print(f"{server.url}/MODE/v1", flush=True)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from loopback import Server, running
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REVISIONS = ("main", "v1", COMMIT)
@@ -39,7 +40,7 @@ class Hub:
 @contextmanager
 def hub(repositories: Mapping[str, Repository]) -> Iterator[Hub]:
     """Serve these repositories by their names."""
-    running = Hub()
+    served = Hub()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -48,7 +49,7 @@ def hub(repositories: Mapping[str, Repository]) -> Iterator[Hub]:
             self.do_GET()
 
         def do_GET(self) -> None:
-            running.asked.append((self.path, dict(self.headers)))
+            served.asked.append((self.path, dict(self.headers)))
             parts = self.path.partition("?")[0].strip("/").removeprefix("api/models/").split("/")
             name, rest = "/".join(parts[:2]), parts[2:]
             found = repositories.get(name)
@@ -91,14 +92,5 @@ def hub(repositories: Mapping[str, Repository]) -> Iterator[Hub]:
         def log_message(self, *words: Any) -> None:
             """Prints nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    running.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield running
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with running(Server(Handler)) as served.url:
+        yield served

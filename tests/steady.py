@@ -14,8 +14,10 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from loopback import Server, running
 
 Payload = dict[str, Any]
 STEPS = ("reply", "critique", "gate", "revision", "reasons", "judge", "scale")
@@ -230,10 +232,6 @@ class Steady:
         self._released.set()
 
 
-class _Listening(ThreadingHTTPServer):
-    request_queue_size = 128  # a connection for which there is no room tries again after a second
-
-
 @contextmanager
 def steady(kind: type[Steady] = Steady) -> Iterator[Any]:
     """Run the server in a thread."""
@@ -264,14 +262,8 @@ def steady(kind: type[Steady] = Steady) -> Iterator[Any]:
         def log_message(self, format: str, *arguments: Any) -> None:
             """Say nothing."""
 
-    listening = _Listening(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{listening.server_port}"
-    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.release()
-        listening.shutdown()
-        thread.join()
-        listening.server_close()
+    with running(Server(Handler)) as server.url:
+        try:
+            yield server
+        finally:
+            server.release()

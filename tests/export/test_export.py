@@ -9,17 +9,17 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loopback import Server, running
 from pages import front_matter
 from stored_runs import IDENTITY, ask, lost, make_run, revision
 
@@ -62,29 +62,26 @@ def run(tmp_path: Path) -> Path:
 
 def test_a_row_becomes_one_sft_row_and_one_unjudged_pair(run: Path) -> None:
     summary = export_run(run)
-    assert rows(run / "sft.jsonl")[1] == {
+    both = {
         "prompt": [{"role": "user", "content": "Question 1?"}],
-        "completion": [{"role": "assistant", "content": "b"}],
         "id": "r1",
         "round": 2,
         "principles": ["p1", "p2"],
         "constitution": "kind@1.2.0",
         "constitution_hash": "c0ffee",
         "model": "small-1",
+    }
+    assert rows(run / "sft.jsonl")[1] == {
+        **both,
+        "completion": [{"role": "assistant", "content": "b"}],
         "changed": True,
     }
     assert rows(run / "dpo.jsonl")[1] == {
-        "prompt": [{"role": "user", "content": "Question 1?"}],
+        **both,
         "chosen": [{"role": "assistant", "content": "b"}],
         "rejected": [{"role": "assistant", "content": "first"}],
         "p_chosen": None,
         "judged": False,
-        "id": "r1",
-        "round": 2,
-        "principles": ["p1", "p2"],
-        "constitution": "kind@1.2.0",
-        "constitution_hash": "c0ffee",
-        "model": "small-1",
     }
     assert summary.rows == 3
     assert summary.files == {"sft.jsonl": 3, "dpo.jsonl": 2}
@@ -690,16 +687,10 @@ class FakeHub(BaseHTTPRequestHandler):
 def hub() -> Iterator[tuple[type[FakeHub], dict[str, str]]]:
     """The fake, and the environment in which huggingface_hub finds it (it is read when that is imported)."""
     kind = type("Hub", (FakeHub,), {"uploaded": {}, "headers_seen": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    with tempfile.TemporaryDirectory() as home:
-        found = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_TOKEN": "hf_secret", "HF_HOME": home}
+    with tempfile.TemporaryDirectory() as home, running(Server(kind)) as url:
+        found = {"HF_ENDPOINT": url, "HF_TOKEN": "hf_secret", "HF_HOME": home}
         yield kind, environment | found | {"PYTHONPATH": str(ROOT)}
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 PUSH = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from decider import answers_to, chance, texts_of
@@ -54,6 +55,13 @@ def lettered(request: Request) -> Completion:
     return Completion("", "length", "m", scores=(math.log(p * 0.9), math.log((1 - p) * 0.9)))
 
 
+def in_both_ways(law: Constitution) -> tuple[Any, Any]:
+    """The verdict on a pair and what was asked for it: as typed questions, and for letters."""
+    principles = law.principles_for("judge")
+    typed = play(by_decisions(PAIR, principles, asker(law), weighted=True), decided)
+    return typed, play(by_letter(PAIR, principles, asker(law), score=True, weighted=True), lettered)
+
+
 def rules(*weights: float) -> Constitution:
     principles = [
         Principle.model_validate({"id": f"p{n}", "text": f"Rule {n}.", "weight": weight})
@@ -66,8 +74,7 @@ def rules(*weights: float) -> Constitution:
 def test_a_typed_question_is_word_for_word_the_question_for_a_letter(name: str) -> None:
     law = load_constitution(name)
     principles = law.principles_for("judge")
-    _, typed = play(by_decisions(PAIR, principles, asker(law), weighted=True), decided)
-    _, letters = play(by_letter(PAIR, principles, asker(law), score=True, weighted=True), lettered)
+    (_, typed), (_, letters) = in_both_ways(law)
     asked = [text for request in typed for text in texts_of(payload_of("m", request))]
     assert asked == [request.messages[0]["content"] for request in letters]
     assert len(typed) == 2 and all(len(request.decisions) == len(principles) for request in typed)
@@ -78,10 +85,7 @@ def test_a_typed_question_is_word_for_word_the_question_for_a_letter(name: str) 
 
 @pytest.mark.parametrize("name", LAWS)
 def test_equal_probabilities_give_the_verdict_of_letters(name: str) -> None:
-    law = load_constitution(name)
-    principles = law.principles_for("judge")
-    typed, _ = play(by_decisions(PAIR, principles, asker(law), weighted=True), decided)
-    letters, _ = play(by_letter(PAIR, principles, asker(law), score=True, weighted=True), lettered)
+    (typed, _), (letters, _) = in_both_ways(load_constitution(name))
     assert typed.z == pytest.approx(letters.z, abs=1e-9)
     for one, other in zip(typed.votes, letters.votes, strict=True):
         assert (one.d, one.b) == (pytest.approx(other.d, abs=1e-9), pytest.approx(other.b, abs=1e-9))

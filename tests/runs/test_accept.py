@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from habits import Answer, Asked, Habits, Mode, answer, chat, listed, says, serving
+from habits import Answer, Asked, Habits, Mode, answer, chat, in_chain, leaning, listed, says, serving, turns_of
+from stored_runs import revisions_of
 from terminal import cai
 
 from cai.errors import RunError, Unreadable, UsageError
 from cai.judge.accept import HELPFULNESS
-from cai.records import Revision
 from cai.runs.kinds.generate import GenerateRun
 from cai.runs.kinds.settings import GenerateSettings
 from cai.runs.plan import estimate
@@ -40,21 +40,18 @@ def judged(asked: str) -> Answer:
     assert found is not None
     which = int(found[3].startswith(str(HELPFULNESS.choose)))
     first, second = (WORTH[text.split()[0]][which] for text in found.groups()[:2])
-    odds = first - second + BIAS
-    letters = (("A", -math.log1p(math.exp(-odds))), ("B", -math.log1p(math.exp(odds))))
-    return answer(chat("A", choice={"logprobs": listed(*letters)}))
+    return leaning("A", "B", first - second + BIAS)
 
 
 def chain(asked: Asked) -> Answer:
     """Writer, critic, reviser and judge in one; a prompt says what becomes of its reply."""
-    if not asked.raw:  # what kind of server it is
-        return answer({}, 404)
-    turns = [turn["content"] for turn in asked.payload["messages"]]
-    if "<reply_a>" in turns[0]:
-        return judged(turns[0])
-    if "Write only the new reply" in turns[-1]:
-        return says(f"{turns[0].split()[0]} revision {len(turns)} after {turns[1]!r}")(asked)
-    return says("first reply" if len(turns) == 1 else "It is wanting.")(asked)
+    if b"<reply_a>" in asked.raw:
+        return judged(turns_of(asked)[0])
+    return in_chain(asked, lambda prompt: "first reply", revised)
+
+
+def revised(turns: list[str]) -> str:
+    return f"{turns[0].split()[0]} revision {len(turns)} after {turns[1]!r}"
 
 
 def mute(asked: Asked) -> Answer:
@@ -97,11 +94,6 @@ def run(server: Habits, out: Path, prompts: list[str], mode: str = "chain", **mo
     return made
 
 
-def rows(out: Path) -> list[Revision]:
-    lines = (out / "revisions.jsonl").read_text().splitlines()
-    return sorted(map(Revision.model_validate_json, lines), key=lambda row: row.position)
-
-
 def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
@@ -114,7 +106,7 @@ def test_a_revision_must_be_better_under_both_principles(
     server: Habits, tmp_path: Path, prompt: str, stays: str
 ) -> None:
     run(server, tmp_path / "out", [prompt]).finish()
-    [row] = rows(tmp_path / "out")
+    [row] = revisions_of(tmp_path / "out")
     [turn] = row.rounds
     assert turn.acceptance is not None
     assert turn.acceptance.accepted == (stays == "revision") == turn.changed
@@ -127,7 +119,7 @@ def test_a_revision_must_be_better_under_both_principles(
 
 def test_the_bias_for_a_place_is_taken_out(server: Habits, tmp_path: Path) -> None:
     run(server, tmp_path / "out", PROMPTS).finish()
-    for row, worth in zip(rows(tmp_path / "out"), WORTH.values(), strict=False):
+    for row, worth in zip(revisions_of(tmp_path / "out"), WORTH.values(), strict=False):
         acceptance = row.rounds[0].acceptance
         assert acceptance is not None
         assert [vote.principle for vote in acceptance.votes] == [row.rounds[0].principle, "helpfulness"]
@@ -139,7 +131,7 @@ def test_the_bias_for_a_place_is_taken_out(server: Habits, tmp_path: Path) -> No
 
 def test_a_principle_without_a_valid_vote_is_no_disagreement(server: Habits, tmp_path: Path) -> None:
     run(server, tmp_path / "out", PROMPTS, "half-mute").finish()
-    accepted = [row.rounds[0].acceptance for row in rows(tmp_path / "out")]
+    accepted = [row.rounds[0].acceptance for row in revisions_of(tmp_path / "out")]
     assert [each is not None and each.z is not None and not each.accepted for each in accepted] == [True] * 5
     assert not lines(tmp_path / "out" / "dpo.jsonl")
     assert {drop["reason"] for drop in lines(tmp_path / "out" / "dropped.jsonl")} == {"invalid_vote"}
@@ -179,7 +171,7 @@ def run_notes(out: Path) -> list[str]:
 def test_a_second_round_criticises_the_reply_that_stands(server: Habits, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(server, out, PROMPTS[:2], rounds=2).finish()
-    accepted, kept = rows(out)
+    accepted, kept = revisions_of(out)
     assert "after 'first reply'" in str(accepted.rounds[0].revision)
     assert 'after "better revision' in str(accepted.rounds[1].acceptance and accepted.rounds[1].acceptance.rejected)
     assert kept.final == kept.initial
@@ -188,7 +180,7 @@ def test_a_second_round_criticises_the_reply_that_stands(server: Habits, tmp_pat
 
 def test_a_higher_bar_keeps_more_replies(server: Habits, tmp_path: Path) -> None:
     run(server, tmp_path / "out", PROMPTS[:1], accept_at=0.65).finish()
-    [row] = rows(tmp_path / "out")
+    [row] = revisions_of(tmp_path / "out")
     acceptance = row.rounds[0].acceptance
     assert acceptance is not None and acceptance.p is not None
     assert acceptance.p > 0.65 and not acceptance.accepted  # but not under helpfulness
@@ -199,7 +191,7 @@ def test_a_revision_that_repeats_the_reply_is_not_judged(server: Habits, tmp_pat
     with serving({"same": Mode(answer(chat("first reply")))}) as same:
         run(same, out, ["anything"], "same").finish()
         assert sum(bool(asked.raw) for asked in same.asked("same")) == 3
-    [row] = rows(out)
+    [row] = revisions_of(out)
     assert row.rounds[0].acceptance is None and not row.rounds[0].changed
     assert [drop["reason"] for drop in lines(out / "dropped.jsonl")] == ["identical"]
 
@@ -214,7 +206,7 @@ def test_a_revision_with_a_fault_of_its_text_is_rejected_unjudged(server: Habits
     out = tmp_path / "out"
     with serving({"leak": Mode(answers)}) as leaking:
         run(leaking, out, ["Neighbour?"], "leak").finish()
-    [row] = rows(out)
+    [row] = revisions_of(out)
     acceptance = row.rounds[0].acceptance
     assert acceptance is not None and (acceptance.fault, acceptance.votes, acceptance.p) == ("preamble_leak", (), None)
     assert row.final == row.initial == "first reply"
@@ -229,7 +221,7 @@ def test_a_judge_in_words_votes_and_an_even_vote_keeps_the_reply(
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test")
     out = tmp_path / "out"
     run(server, out, PROMPTS, "words", model="anthropic:m", accept="anthropic:j").finish()
-    acceptances = [row.rounds[0].acceptance for row in rows(out)]
+    acceptances = [row.rounds[0].acceptance for row in revisions_of(out)]
     assert [each is not None and each.accepted for each in acceptances] == [True, True, False, False, False]
     assert all(each is not None and each.protocol == "vote" for each in acceptances)
     even = acceptances[-1]
@@ -240,7 +232,7 @@ def test_a_judge_who_says_something_else_stops_the_run_with_advice(server: Habit
     out = tmp_path / "out"
     with pytest.raises(Unreadable, match=r"the judge does not answer A or B: .*; name another --accept"):
         run(server, out, [f"better {number}: how?" for number in range(60)], "mute", concurrency=32).finish()
-    assert 20 <= len(rows(out)) < 60
+    assert 20 <= len(revisions_of(out)) < 60
     with pytest.raises(Unreadable, match="the judge does not answer A or B"):
         run(server, out, [f"better {number}: how?" for number in range(60)], "mute", concurrency=32).finish()
 
@@ -253,7 +245,7 @@ def test_a_constitution_may_have_its_own_principle_of_helpfulness(server: Habits
         "weight: 0.000001}\n"
     )
     run(server, tmp_path / "out", PROMPTS[:1], constitution=law).finish()
-    [row] = rows(tmp_path / "out")
+    [row] = revisions_of(tmp_path / "out")
     acceptance = row.rounds[0].acceptance
     assert acceptance is not None and acceptance.helpfulness == "constitution"
     assert [vote.principle for vote in acceptance.votes] == ["kind", "helpful"]
@@ -272,8 +264,8 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(server: Habits, tmp_path: P
     run(server, half, PROMPTS, rounds=2, limit=2, concurrency=1).finish()
     before = calls(server)
     run(server, half, PROMPTS, rounds=2, concurrency=1).finish()
-    assert calls(server) - before == sum(len(row.calls) for row in rows(whole)[2:])
-    assert rows(half) == rows(whole)
+    assert calls(server) - before == sum(len(row.calls) for row in revisions_of(whole)[2:])
+    assert revisions_of(half) == revisions_of(whole)
     for name in ("sft.jsonl", "dpo.jsonl", "dropped.jsonl"):
         assert (half / name).read_bytes() == (whole / name).read_bytes()
 

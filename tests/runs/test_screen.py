@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from habits import Answer, Asked, Habits, Mode, answer, chat, listed, says, serving
+from habits import Answer, Asked, Habits, Mode, in_chain, leaning, says, serving, turns_of
+from stored_runs import revisions_of
 from terminal import cai
 
 from cai import make_report
@@ -20,7 +21,6 @@ from cai.engine.screen import ordinary
 from cai.errors import Unreadable, UsageError
 from cai.export.export import export_run
 from cai.folder.journal.store import Store
-from cai.records import Revision
 from cai.runs.kinds.generate import GenerateRun
 from cai.runs.kinds.settings import GenerateSettings
 from cai.runs.plan import estimate
@@ -46,26 +46,22 @@ def screened(text: str) -> Answer:
     reply, principle, question = found.groups()
     fault = LEANING[principle] + 2.0 * (f"un{principle}" in reply)
     odds = BIAS[principle] + (fault if question == "go against" else -fault)
-    tokens = ((" Yes", -math.log1p(math.exp(-odds))), (" No", -math.log1p(math.exp(odds))))
-    return answer(chat("Yes", choice={"logprobs": listed(*tokens)}))
+    return leaning(" Yes", " No", odds)
 
 
 def chain(asked: Asked) -> Answer:
     """A prompt says how bad its first reply is: a revision mends the first of its faults."""
-    if not asked.raw:  # what kind of server it is
-        return answer({}, 404)
-    turns = [turn["content"] for turn in asked.payload["messages"]]
-    if "<reply>" in turns[0]:
-        return screened(turns[0])
-    if "<reply_a>" in turns[0]:
-        shown = re.findall(r"<reply_[ab]>\n(.*?)\n", turns[0])
-        odds = float(shown[1].count("un") - shown[0].count("un"))
-        tokens = (("A", -math.log1p(math.exp(-odds))), ("B", -math.log1p(math.exp(odds))))
-        return answer(chat("A", choice={"logprobs": listed(*tokens)}))
-    if "Write only the new reply" in turns[-1]:
-        mended = str(re.findall(r"Be (\w+)\.", turns[-1])[-1])
-        return says(turns[1].replace(f"un{mended}", mended))(asked)
-    return says(f"A reply that is {turns[0]}" if len(turns) == 1 else "It is wanting.")(asked)
+    if b"<reply>" in asked.raw:
+        return screened(turns_of(asked)[0])
+    if b"<reply_a>" in asked.raw:
+        shown = re.findall(r"<reply_[ab]>\n(.*?)\n", turns_of(asked)[0])
+        return leaning("A", "B", float(shown[1].count("un") - shown[0].count("un")))
+    return in_chain(asked, lambda prompt: f"A reply that is {prompt}", mended)
+
+
+def mended(turns: list[str]) -> str:
+    fault = str(re.findall(r"Be (\w+)\.", turns[-1])[-1])
+    return turns[1].replace(f"un{fault}", fault)
 
 
 def mute(asked: Asked) -> Answer:
@@ -93,11 +89,6 @@ def run(server: Habits, out: Path, prompts: list[str] = PROMPTS, mode: str = "ch
     return GenerateRun(prompts, make_settings(GenerateSettings, {**settings, "out": out, **more}))
 
 
-def rows(out: Path) -> list[Revision]:
-    lines = (out / "revisions.jsonl").read_text().splitlines()
-    return sorted(map(Revision.model_validate_json, lines), key=lambda row: row.position)
-
-
 def stored(out: Path) -> int:
     """How many calls a run has paid for."""
     with closing(Store(out, read_only=True)) as store:
@@ -110,18 +101,18 @@ def questions(server: Habits, mode: str = "chain") -> int:
 
 def test_a_round_is_under_a_principle_that_the_reply_goes_against(server: Habits, tmp_path: Path) -> None:
     run(server, tmp_path / "out", rounds=2).finish()
-    drawn = [[turn.principle for turn in row.rounds] for row in rows(tmp_path / "out")]
+    drawn = [[turn.principle for turn in row.rounds] for row in revisions_of(tmp_path / "out")]
     assert drawn[:3] == [[], ["kind"], ["safe"]]
     assert sorted(drawn[3]) == ["kind", "safe"]
     assert len(set(drawn[4])) == 2
-    assert [row.final for row in rows(tmp_path / "out")[:4]] == [
+    assert [row.final for row in revisions_of(tmp_path / "out")[:4]] == [
         "A reply that is fine", "A reply that is kind", "A reply that is safe", "A reply that is kind and safe",
     ]  # fmt: skip
 
 
 def test_the_row_says_what_the_screen_saw_and_why_a_chain_ended(server: Habits, tmp_path: Path) -> None:
     run(server, tmp_path / "out", ["unkind"], rounds=3).finish()
-    [row] = rows(tmp_path / "out")
+    [row] = revisions_of(tmp_path / "out")
     assert row.screens is not None
     assert [screening.principle for screening in row.screens] == ["kind", None]
     seen = {each.principle: each for each in row.screens[0].of}
@@ -142,7 +133,7 @@ def test_the_baseline_is_asked_once_and_a_reply_that_stands_is_not_asked_about_a
     assert questions(server) == before
     made.finish()
     again = questions(server)
-    assert again - before <= len(ordinary()) * 6 + sum(len(row.calls) for row in rows(tmp_path / "out"))
+    assert again - before <= len(ordinary()) * 6 + sum(len(row.calls) for row in revisions_of(tmp_path / "out"))
     run(server, tmp_path / "out", ["fine", "unkind"], rounds=2, accept="openai:j").finish()
     assert questions(server) == again
 
@@ -156,7 +147,7 @@ def test_rows_do_not_depend_on_concurrency_or_on_where_a_run_was_stopped(
     run(server, tmp_path / "many", concurrency=64, **options).finish()
     for limit in (1, 3, None):
         run(server, tmp_path / "cut", concurrency=2, limit=limit, **options).finish()
-    assert rows(tmp_path / "one") == rows(tmp_path / "many") == rows(tmp_path / "cut")
+    assert revisions_of(tmp_path / "one") == revisions_of(tmp_path / "many") == revisions_of(tmp_path / "cut")
     for name in ("sft.jsonl", "dpo.jsonl"):
         texts = {(tmp_path / out / name).read_bytes() for out in ("one", "many", "cut")}
         assert len(texts) == 1
@@ -171,7 +162,7 @@ def test_a_round_more_goes_on_from_the_same_draws(server: Habits, tmp_path: Path
     run(server, grown, rounds=3, accept="openai:j").finish()
     assert stored(grown) == stored(whole) > known
     assert questions(server) - before == stored(grown) - known
-    assert {row.id: row for row in rows(grown)} == {row.id: row for row in rows(whole)}
+    assert {row.id: row for row in revisions_of(grown)} == {row.id: row for row in revisions_of(whole)}
     for name in ("sft.jsonl", "dpo.jsonl"):
         assert (grown / name).read_bytes() == (whole / name).read_bytes()
 
@@ -181,7 +172,7 @@ def test_seeds_draw_differently_among_the_principles_that_are_wanting(server: Ha
     drawn = []
     for seed in (0, 1):
         run(server, tmp_path / str(seed), prompts, rounds=1, seed=seed).finish()
-        drawn.append([row.rounds[0].principle for row in rows(tmp_path / str(seed))])
+        drawn.append([row.rounds[0].principle for row in revisions_of(tmp_path / str(seed))])
     assert drawn[0] != drawn[1] and Counter(drawn[0] + drawn[1]).keys() == {"kind", "safe"}
 
 
@@ -197,7 +188,7 @@ def test_readers_of_a_row_without_a_round_know_what_to_do(server: Habits, tmp_pa
 def test_show_and_report_say_what_screen_and_judge_found(server: Habits, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(server, out, ["fine", "unkind"], rounds=2, accept="openai:j").finish()
-    fine, mended = (row.id for row in rows(out))
+    fine, mended = (row.id for row in revisions_of(out))
     shown = cai("show", str(out), fine).stdout
     for words in ("screen 1", "kind", "+4.000", "none is likely enough: the reply stands"):
         assert words in shown

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stub import Stub, stub
@@ -63,6 +64,16 @@ def watch(index: Index, entries: int, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
+def as_if_whole(index: Index, out: Path) -> dict[str, Any]:
+    """What an index of a finished run comes to, once it lists what one does that has seen it whole."""
+    with opened(out) as whole:
+        end: dict[str, Any] = read(whole).state()[0]
+        while index.state()[0] != end:
+            time.sleep(0.01)
+        assert rows(index) == rows(whole)
+    return end
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_run_that_is_killed_and_resumed_is_listed_as_if_it_had_been_whole(tmp_path: Path, command: str) -> None:
     file, out = prompts(tmp_path / "prompts.jsonl"), tmp_path / "run"
@@ -78,11 +89,7 @@ def test_a_run_that_is_killed_and_resumed_is_listed_as_if_it_had_been_whole(tmp_
             with start(command, file, out, server) as again:
                 watch(index, 10**9, again)
                 assert again.wait() == 0
-            with opened(out) as whole:
-                end = read(whole).state()[0]
-                while index.state()[0] != end:
-                    time.sleep(0.01)
-                assert rows(index) == rows(whole)
+            end = as_if_whole(index, out)
     assert (end["facets"]["reason"]["dropped: bad_input"], end["entries"]) == (1, COUNT + 1)
 
 
@@ -102,10 +109,6 @@ def test_a_run_that_grows_is_listed_as_if_it_had_been_so_long_from_the_start(tmp
             with start(command, file, out, server, *raised) as again:
                 watch(index, 10**9, again)
                 assert again.wait() == 0
-            with opened(out) as whole:
-                end = read(whole).state()[0]
-                while index.state()[0] != end:
-                    time.sleep(0.01)
-                assert rows(index) == rows(whole)
+            end = as_if_whole(index, out)
     assert end["entries"] == COUNT + 1
     assert (out / COMMANDS[command][0]).read_bytes().count(b"\n") == COUNT

@@ -13,11 +13,12 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import Server
 
 from cai.errors import CaiError, ModelStopped
 from cai.weights import download as module
@@ -37,24 +38,18 @@ print(embedded.weights_of("tiny"))
 """
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(Server):
     """Answers as huggingface.co does: a file's address leads to another with a signature, which gives any range.
 
     mode: "ranges"; "whole" ignores ranges; "breaks" ends each connection after 100,000 bytes; "page" and "gated" give
     no file; "busy" is so twice; "other" gives other bytes; "slow" takes 20 ms for 8,192.
     """
 
-    daemon_threads = True
-
     def __init__(self, mode: str = "ranges") -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
+        super().__init__(Answer)
         self.mode, self.asked, self.sent = mode, [], 0
         self.busy = 2
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
 
 class Answer(BaseHTTPRequestHandler):
