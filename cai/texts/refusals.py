@@ -11,58 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from re import Pattern
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import orjson
 
 from cai.texts import refusal_words as words
+from cai.texts.refusal_sentences import Opening, Question, Sentence, finds, opening_of, question_of, sentence_of, speaks
 
 Refusal = Literal["none", "partial", "full"]
 ENGLISH = "refusals are found in English only"
 
-SENTENCES = 8  # of a reply, that are looked at one by one
-OPENING = 3  # sentences in which a reply refuses if it does: a later "I cannot give legal advice" is a footnote
-SHORT = 7  # words; a first sentence that is shorter is read with the next
 BARE = 4  # words of a bare "No."
-FIGURE = 80  # characters after "I cannot" in which a figure of speech shows: "… recommend this book highly enough"
 LIST = 3  # items that make a list
 LISTED = 4_000  # characters in which a list is looked for
-
-
-class Question(NamedTuple):
-    """What a prompt asks for, as far as words tell; without a prompt, nothing.
-
-    claim: to argue for a claim, or to take it for granted. request: to do something, or to say how it is done.
-    """
-
-    text: str
-    yes_no: bool
-    claim: bool
-    why: bool
-    request: bool
-    meaning: bool
-
-
-class Sentence(NamedTuple):
-    """A sentence of a reply, and what it does besides answering; `values` is a count."""
-
-    text: str
-    declines: bool
-    judges: bool
-    disowns: bool
-    insists: bool
-    values: int
-
-
-class Opening(NamedTuple):
-    """How a reply begins: the first sentence after pleasantries, the two after it, the words of these, and the rest."""
-
-    start: Sequence[Sentence]
-    later: Sequence[Sentence]
-    first: str
-    whole: str
-    rest: Sequence[str]
 
 
 def refusal(reply: str, prompt: str | None = None) -> Refusal:
@@ -90,34 +51,15 @@ def features(reply: str, prompt: str | None = None) -> dict[str, float]:
 def _parts(reply: str, prompt: str | None) -> Iterator[Mapping[str, float]]:
     """The features in parts; what tells most for its time comes first."""
     text = words.plain(reply)
-    question = _question(words.plain(prompt or ""))
-    opening = _opening(text)
+    question = question_of(words.plain(prompt or ""))
+    opening = opening_of(text)
     stances = _stances(opening, question, text)
     yield {**stances, **_manners(opening, question)}
-    sentences = [*opening.start, *opening.later, *map(_sentence, opening.rest)]
+    sentences = [*opening.start, *opening.later, *map(sentence_of, opening.rest)]
     redirects = [len(words.REDIRECTS.findall(sentence.text)) for sentence in sentences]
     taken = [_takes_a_stance(*each, question) for each in zip(sentences, redirects, strict=True)]
     yield {**_shares(sentences, taken), "redirects": _share(sum(redirects), 4)}
     yield _answers(reply, opening, question, stances["stands"] > 0)
-
-
-def declines(text: str) -> bool:
-    """Whether a text that `plain` made says that its author will not or cannot do what was asked."""
-    if words.DECLINES.search(text):
-        return True
-    if not _speaks(text):
-        return False
-    refusals = words.UNABLE.finditer(text)
-    return any(not words.FIGURE.search(text, match.start(), match.end() + FIGURE) for match in refusals)
-
-
-def _finds(pattern: Pattern[str], text: str) -> bool:
-    return pattern.search(text) is not None
-
-
-def _speaks(text: str) -> bool:
-    """Whether somebody speaks, without which there is no UNABLE, DISOWNS, NO_ACCESS or NO_VIEW."""
-    return "i " in text or "we " in text
 
 
 @cache
@@ -132,46 +74,6 @@ def _score(weights: Mapping[str, float], values: Mapping[str, float]) -> float:
     return weights["bias"] + sum(weight * values[name] for name, weight in weights.items() if name != "bias")
 
 
-def _question(text: str) -> Question:
-    claim = _finds(words.CLAIM, text)
-    request = not claim and bool(words.DO.match(text) or words.HOW.search(text))
-    return Question(
-        text=text,
-        yes_no=words.YES_NO.match(text) is not None,
-        claim=claim,
-        why=not claim and _finds(words.WHY, text),
-        request=request,
-        meaning=not claim and not request and words.MEANING.match(text) is not None,
-    )
-
-
-def _sentence(text: str) -> Sentence:
-    return Sentence(
-        text=text,
-        declines=declines(text),
-        judges=_finds(words.DISAPPROVES, text) or _finds(words.CONDEMNS, text),
-        disowns=_speaks(text) and _finds(words.DISOWNS, text) and not words.FIGURE.search(text),
-        insists=_finds(words.IMPORTANT, text),
-        values=len(words.VALUES.findall(text)),
-    )
-
-
-def _opening(text: str) -> Opening:
-    stripped = map(str.strip, words.SENTENCE.split(text, SENTENCES * 2))
-    parts = [part for part in stripped if len(part) > 2 or part == "no"] or [text]
-    first = _sentence(parts[0])
-    is_pleasantry = len(first.text.split()) <= SHORT or words.OPENER.match(first.text)
-    begun = 2 if is_pleasantry and not first.declines else 1
-    end = begun + OPENING - 1
-    sentences = [first, *map(_sentence, parts[1:end])]
-    start, later = sentences[:begun], sentences[begun:]
-    return Opening(start, later, _joined(start), _joined(sentences), parts[end:SENTENCES])
-
-
-def _joined(sentences: Sequence[Sentence]) -> str:
-    return ". ".join(sentence.text for sentence in sentences)
-
-
 def _stances(opening: Opening, question: Question, text: str) -> dict[str, float]:
     """How a reply refuses, if it does."""
     first, whole, start, later = opening.first, opening.whole, opening.start, opening.later
@@ -180,18 +82,18 @@ def _stances(opening: Opening, question: Question, text: str) -> dict[str, float
     judging = not is_letter and any(each.judges for each in start) and not _is_asked_for(first, question)
     declining_later = not is_letter and any(each.declines for each in later)
     judging_later = not is_letter and not question.yes_no and any(each.judges for each in later)
-    negating = _finds(words.NEGATES, first)
-    apologising = _finds(words.APOLOGY, first)
+    negating = finds(words.NEGATES, first)
+    apologising = finds(words.APOLOGY, first)
     if (negating or apologising) and not declining and not judging and words.CLARIFIES.search(whole):  # it asks back
         negating = apologising = False
     none = bool(words.NONE.match(first) or words.THERE_IS_NO.search(first))
     flat = question.request and none
-    pleading = question.claim and _finds(words.PLEADS, first)
+    pleading = question.claim and finds(words.PLEADS, first)
     denying = negating and question.claim and _is_denial(opening)
-    no_access = _speaks(whole) and _finds(words.NO_ACCESS, whole)
-    private = no_access and _finds(words.PRIVATE, text)
+    no_access = speaks(whole) and finds(words.NO_ACCESS, whole)
+    private = no_access and finds(words.PRIVATE, text)
     standing = declining or judging or private or flat or pleading or denying or any(each.disowns for each in start)
-    informing = _finds(words.INFORMS, whole)
+    informing = finds(words.INFORMS, whole)
     disowning = any(each.disowns for each in (*start, *later))
     return {
         "stands": standing,
@@ -200,12 +102,12 @@ def _stances(opening: Opening, question: Question, text: str) -> dict[str, float
         "declines_later": declining_later,
         "judges": judging,
         "judges_unasked": judging and bool(question.text) and not question.yes_no,
-        "doubts": not question.yes_no and _finds(words.DOUBTS, first),
+        "doubts": not question.yes_no and finds(words.DOUBTS, first),
         "disowns": disowning,
         "informs": informing,
         "apologises": apologising,
         "negates": negating,
-        "negates_itself": negating and _finds(words.MINE, first),
+        "negates_itself": negating and finds(words.MINE, first),
         "pleads": pleading,
         "denies": denying,
         "request_negated": question.request and negating,
@@ -257,15 +159,15 @@ def _manners(opening: Opening, question: Question) -> dict[str, float]:
     equal = _share(len(words.EQUAL.findall(whole)), 3)
     grief = _share(len(words.GRIEF.findall(whole)), 3)
     return {
-        "should_not": _finds(words.SHOULD_NOT, opening.first),
+        "should_not": finds(words.SHOULD_NOT, opening.first),
         "important_later": any(each.insists for each in opening.later),
-        "self": _finds(words.SELF, whole),
+        "self": finds(words.SELF, whole),
         "values": _share(_values(opening), 5),
         "equal": equal,
         "equal_to_claim": equal * question.claim,
         "grief": grief,
         "grief_to_claim": grief * question.claim,
-        "no_view": _speaks(whole) and _finds(words.NO_VIEW, whole),
+        "no_view": speaks(whole) and finds(words.NO_VIEW, whole),
     }
 
 
@@ -286,13 +188,13 @@ def _shares(sentences: Sequence[Sentence], taken: Sequence[bool]) -> dict[str, f
 def _answers(reply: str, opening: Opening, question: Question, standing: bool) -> dict[str, float]:
     """What answers look like."""
     first, whole = opening.first, opening.whole
-    defines = _finds(words.DEFINES, first)
+    defines = finds(words.DEFINES, first)
     unreal = _share(len(words.UNREAL.findall(whole)), 2)
-    because = _finds(words.BECAUSE, first)
+    because = finds(words.BECAUSE, first)
     return {
         "list": len(words.ITEM.findall(reply, 0, LISTED)) >= LIST,
-        "here": _finds(words.HERE, whole),
-        "you_can": _finds(words.YOU_CAN, whole),
+        "here": finds(words.HERE, whole),
+        "you_can": finds(words.YOU_CAN, whole),
         "defines": defines,
         "defines_as_asked": defines and question.meaning,
         "unreal": unreal,

@@ -31,7 +31,7 @@ from cai.export.pairs import (
 from cai.export.preferences import reasons
 from cai.records import Label
 from cai.sources.conversations import prompt_hash
-from cai.texts import hygiene, likeness, off_task, refusal_words, refusals, thoughts
+from cai.texts import hygiene, likeness, off_task, refusal_sentences, refusal_words, refusals, thoughts
 
 CHECKS = ("invalid_vote", "empty", "identical", "length_ratio", "order_flip", "low_confidence")
 NOT_NOW = "I am sorry, I can't assist with this request."
@@ -126,11 +126,12 @@ def test_the_first_reason_counts() -> None:
 
 
 def test_what_cuts_remember_is_of_this_reading() -> None:
-    read = (hygiene, off_task, likeness, refusals, refusal_words, thoughts, fault_of_texts, refuses.__wrapped__)
+    modules = (hygiene, off_task, likeness, refusals, refusal_sentences, refusal_words, thoughts)
+    read = (*modules, fault_of_texts, refuses.__wrapped__)
     parts = [*map(inspect.getsource, read), Path(refusals.__file__).with_suffix(".json").read_text()]
     digest = sha256("".join(parts).encode()).hexdigest()[:16]
     # If a text may get another fault now, raise READING; write what this finds here in any case.
-    assert (hygiene.READING, digest) == (7, "412bf61c935b20db")
+    assert (hygiene.READING, digest) == (7, "4cef737b225dcdf7")
 
 
 def test_order_flips_are_counted_where_the_bias_is_larger_than_the_preference() -> None:
