@@ -20,7 +20,7 @@ from cai.runs.kinds.pairs import describe_source, read_pairs, replies_of_run, ru
 from cai.runs.kinds.pairs_of_row import MOST_REPLIES, pair_of_replies
 from cai.sources.conversations import pair_hash, prompt_hash
 
-DATA = Path(os.environ.get("CAI_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("CAI_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 def problem(record: Any) -> BadPrompt:

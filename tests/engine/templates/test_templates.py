@@ -1,4 +1,4 @@
-"""`python tests/test_templates.py --write` writes tests/golden again: the exact words a model is sent."""
+"""`python tests/engine/templates/test_templates.py --write` writes tests/golden again: the exact words a model is sent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cai.errors import TemplateError
 from cai.records import Message, Prompt, Request
 from cai.sources.files import folder
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 WHOLE = Principle.model_validate(
     {"id": "kind", "critique": "Is the reply kind?", "revise": "Make the reply kind.", "choose": "Choose the kind one."}
 )
