@@ -1,4 +1,4 @@
-"""`python tests/engine/templates/test_templates.py --write` writes tests/golden again: the exact words a model is sent."""
+"""The exact words a model is sent; `python tests/engine/templates/test_templates.py --write` writes tests/golden."""
 
 from __future__ import annotations
 
