@@ -89,7 +89,7 @@ def judge_bench(
     from cai.evaluation.bench_report import BenchReport
 
     settings = values_of(options)
-    out = settings.pop("out") or Path("runs") / f"bench-{Path(gold).name.partition('.')[0]}"
+    out = settings.pop("out", None) or Path("runs") / f"bench-{Path(gold).name.partition('.')[0]}"
     benches = resolve_bench(gold, judge or ["local"], load_constitution(constitution), protocol or [], out, settings)
     results = run_bench(benches, cli_runs.play_shown)
     print_report(BenchReport(gold, tuple(results)), json)

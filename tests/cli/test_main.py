@@ -170,6 +170,17 @@ def test_the_gate_is_a_threshold_stands_alone_or_is_off(
     assert (identity["gate"], type(identity["gate"]) is bool) == (gate, gate is False)
 
 
+@pytest.mark.parametrize(
+    ("words", "same"), [([], True), (["--temperature", "0.7"], True), (["--temperature", "1"], False)]
+)
+def test_a_default_that_is_typed_out_is_what_the_user_wants_whatever_the_model_s_own_is(
+    here: Path, words: list[str], same: bool
+) -> None:
+    plan = ("plan", "generate", "--model", "local:qwen2.5-coder-1.5b", "--json")  # whose own temperature is 0.7
+    folders = {json.loads(cai(*plan, *more).stdout)["out"] for more in ([], words)}
+    assert (len(folders) == 1) is same
+
+
 def test_a_file_after_the_gate_is_the_prompts(here: Path) -> None:
     (here / "p.txt").write_text("One?\nTwo?\n")
     told = json.loads(cai("plan", "generate", "--gate", "p.txt", "--model", "openai:x", "--json").stdout)

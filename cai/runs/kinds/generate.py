@@ -248,9 +248,8 @@ def with_defaults(settings: GenerateSettings) -> GenerateSettings:
     named = named_of(settings.model)
     if named is None or {settings.critic, settings.reviser} - {None, settings.model}:
         return settings
-    return settings.model_copy(
-        update={name: value for name, value in named.chain.items() if getattr(settings, name) is None}
-    )
+    is_open = {name for name in named.chain if name not in settings.model_fields_set or getattr(settings, name) is None}
+    return settings.model_copy(update={name: value for name, value in named.chain.items() if name in is_open})
 
 
 def threshold_of(gate: float | bool | None, templates: Templates) -> float | None:

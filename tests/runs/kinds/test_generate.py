@@ -104,24 +104,24 @@ def test_the_ends_of_the_ranges_are_taken(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stated", "templates"),
+    ("stated", "templates", "temperature"),
     [
-        ({}, "quoted"),
-        ({"templates": "chat"}, "chat"),
-        ({"critic": "local:qwen2.5-coder-1.5b"}, "quoted"),
-        ({"critic": "openai:m"}, None),
-        ({"reviser": "local"}, None),
-        ({"model": "local"}, None),
-        ({"model": "local:smollm2-135m"}, None),
-        ({"model": "openai:qwen2.5-coder-1.5b"}, None),
+        ({}, "quoted", 0.7),
+        ({"templates": "chat"}, "chat", 0.7),
+        ({"temperature": 1.0}, "quoted", 1.0),  # which is what other models have if none is stated
+        ({"critic": "local:qwen2.5-coder-1.5b"}, "quoted", 0.7),
+        ({"critic": "openai:m"}, None, 1.0),
+        ({"reviser": "local"}, None, 1.0),
+        ({"model": "local"}, None, 1.0),
+        ({"model": "local:smollm2-135m"}, None, 1.0),
+        ({"model": "openai:qwen2.5-coder-1.5b"}, None, 1.0),
     ],
 )
 def test_a_named_model_says_what_its_chains_are_like_unless_that_is_stated(
-    stated: dict[str, Any], templates: str | None
+    stated: dict[str, Any], templates: str | None, temperature: float
 ) -> None:
-    settings = make_settings({"model": "local:qwen2.5-coder-1.5b", **stated})
-    assert with_defaults(settings).templates == templates
-    assert with_defaults(settings).draw is None
+    settings = with_defaults(make_settings({"model": "local:qwen2.5-coder-1.5b", **stated}))
+    assert (settings.templates, settings.temperature, settings.draw) == (templates, temperature, None)
 
 
 def test_a_file_with_the_name_of_a_model_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
