@@ -47,4 +47,5 @@ def test_the_losses_of_every_step_are_those_of_0_1_0(tmp_path: Path, name: str) 
     made = steps(make_trainings.losses(name, tmp_path / "out"))
     assert [list(step) for step in made] == [list(step) for step in golden]
     for step, expected in zip(made, golden, strict=True):
-        assert step == pytest.approx(expected, rel=1e-6, abs=1e-6)
+        # Processors add up in another order: between AVX-512 and AVX2 a gradient norm differs by 1.3e-6 of it.
+        assert step == pytest.approx(expected, rel=1e-5, abs=1e-6)
