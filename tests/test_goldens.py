@@ -47,5 +47,6 @@ def test_the_losses_of_every_step_are_those_of_0_1_0(tmp_path: Path, name: str) 
     made = steps(make_trainings.losses(name, tmp_path / "out"))
     assert [list(step) for step in made] == [list(step) for step in golden]
     for step, expected in zip(made, golden, strict=True):
-        # Processors add up in another order: between AVX-512 and AVX2 a gradient norm differs by 1.3e-6 of it.
-        assert step == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        # Processors add up in another order: between AVX-512 and AVX2 a gradient norm differs by 1.3e-6 of it, and a
+        # reward, which is a difference of log-probabilities of 100 times its size, by 1.2e-6.
+        assert step == pytest.approx(expected, rel=1e-5, abs=1e-5)
