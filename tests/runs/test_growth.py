@@ -344,6 +344,21 @@ def test_a_command_without_out_finds_the_folder_that_it_extends_and_says_by_what
     assert said([4, 0, 1, 15], "--rounds", "2")[1:] == []
 
 
+def test_a_folder_that_cannot_be_looked_at_is_named_and_left_alone(bench: Bench) -> None:
+    def folders(*numbers: int) -> tuple[set[str], str]:
+        (bench.folder / "prompts.jsonl").write_text("".join(f"{prompt(number)}\n" for number in numbers))
+        ended = bench.type(*GENERATE, "prompts.jsonl", "--rounds", "1")
+        assert ended.status == 0, ended.stderr
+        return {f"runs/{path.name}" for path in (bench.folder / "runs").iterdir()}, ended.stderr
+
+    [first], _ = folders(0, 1)
+    journal = bench.folder / first / "calls.sqlite"
+    journal.write_bytes(b"not a database" * 1000)
+    both, said = folders(0, 1, 2)
+    assert len(both) == 2 and f"{first} cannot be looked at, whether this run goes on there: " in said
+    assert journal.read_bytes().startswith(b"not a database")
+
+
 def test_the_same_prompts_in_another_column_are_the_same_source(bench: Bench) -> None:
     check(bench, Asked(marked(range(3))), "out", *GENERATE)
     other = bench.folder / "other.jsonl"
