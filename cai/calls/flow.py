@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from cai.calls.earlier import Earlier, OtherRun
 from cai.calls.limits import BUSY_PATIENCE, Limiter, backoff
-from cai.calls.model import Call, Model, call_seed, check_answer, lost_row, spec_of
+from cai.calls.model import Call, Model, call_seed, check_answer, lost_row, send_in_turn, spec_of
 from cai.calls.prices import Budget, Price, Tally, total_usage
 from cai.calls.roles import Roles
 from cai.errors import (
@@ -222,7 +222,7 @@ class Driver:
         while True:
             sent_at = await limiter.acquire(order if len(pauses) < PAUSES else order + LATER, tokens)
             try:
-                done = await seat.model.send(payload)
+                done = await send_in_turn(seat.model, payload, order)
                 check_answer(request, done)
                 limiter.answered()
                 if done.text.strip() or done.scores or done.logprobs:

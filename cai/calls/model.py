@@ -70,6 +70,13 @@ class ListsTokens(Protocol):
         """Ask from now on for these letters wherever one token is asked for with its alternatives, if that can be."""
 
 
+class TakesPriorities(Protocol):
+    """A model whose server may take calls in another order than they come in."""
+
+    def with_priority(self, payload: Values, order: int) -> Values:
+        """The payload as it is sent for a flow of this age: smaller goes first. It is no part of a call's key."""
+
+
 @runtime_checkable
 class Guards(Protocol):
     """A model that says how likely each of its labels is for a reply.
@@ -99,16 +106,39 @@ class HidesSecrets(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """How a server is started for a model that has none.
+
+    command: what starts it; None: it is looked for. arguments: what it is told besides. keep: it outlives this process.
+    """
+
+    command: str | None = None
+    arguments: tuple[str, ...] = ()
+    keep: bool = False
+    timeout: float = 1800.0  # seconds until it must be ready, a download of the weights included
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """How to reach a hosted model; none of it enters a call's key or a file.
 
-    own_url: the address that the spec of one model has, whose key is that of its host alone.
+    own_url: the address that the spec of one model has, whose key is that of its host alone. serving: for models whose
+    server is started here.
     """
 
     base_url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 600.0  # seconds for one call, connect to last byte
     own_url: str | None = None
+    serving: Serving = field(default_factory=Serving)
+
+
+async def send_in_turn(model: Model, payload: Values, order: int) -> Completion:
+    """Ask once, for a flow of this age."""
+    with_priority = getattr(model, "with_priority", None)  # of TakesPriorities; isinstance would cost more than a turn
+    if with_priority is not None:
+        payload = with_priority(payload, order)
+    return await model.send(payload)
 
 
 def secrets_hidden(models: Iterable[Model]) -> int:

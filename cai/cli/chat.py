@@ -83,7 +83,9 @@ def _fields() -> Fields:
     from cai.runs.settings import RunSettings
 
     fields = fields_of(RunSettings)
-    return {name: fields[name] for name in ("temperature", "base_url", "headers", "extra_body")}
+    servers = ("server_command", "server_arg", "server_timeout", "keep_server")
+    names = ("temperature", "base_url", "headers", "extra_body", *servers)
+    return {name: fields[name] for name in names}
 
 
 add_command(app, "chat", chat, _fields)

@@ -5,6 +5,7 @@ A backend is one file and one entry in PROVIDERS; its file is imported when a mo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cai.errors import UsageError
+from cai.models.remote.addresses import is_stated
 from cai.models.remote.presets import PRESETS, Preset
 from cai.models.specs import check_address, has_address, is_ollamas, not_a_spec, parts_of, without_address
 from cai.weights.named import DEFAULT, NAMED, Named
@@ -77,6 +79,10 @@ def _openai(name: str, connection: Connection) -> Model:
 def _preset(preset: Preset, name: str, connection: Connection) -> Model:
     from cai.models.remote.openai import OpenAIModel
 
+    if preset.is_started and not is_stated(preset, connection):
+        from cai.models.serving.model import ServedModel
+
+        return ServedModel(name, connection, preset)
     return OpenAIModel(name, connection, preset)
 
 
@@ -173,6 +179,13 @@ def _at(url: str, provider: str, name: str, connection: Connection) -> Connectio
     if connection.base_url is not None:
         raise UsageError(f"--base-url and the address in {provider}:{name}@… both say where it is asked: leave out one")
     return replace(connection, own_url=url)
+
+
+def stop_idle_servers() -> None:
+    """Stop the servers that were started for models which no session asks any more."""
+    pool = sys.modules.get("cai.models.serving.pool")
+    if pool is not None:
+        pool.POOL.stop_idle()
 
 
 def speed_of(model: Model) -> Speed | None:

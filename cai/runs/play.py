@@ -15,6 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from cai.models import stop_idle_servers
 from cai.records import Record
 from cai.runs.run import Run
 from cai.texts.wording import plural
@@ -75,6 +76,7 @@ async def rows_of(run: Run[Row]) -> AsyncGenerator[Row, None]:
             finally:
                 _warn_of_drops(part, keep)
     finally:
+        await asyncio.to_thread(stop_idle_servers)
         if not keep:
             shutil.rmtree(run.out, ignore_errors=True)
 

@@ -15,7 +15,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cai.calls.again import reasons_of
-from cai.calls.model import Connection
+from cai.calls.model import Connection, Serving
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.models.specs import without_address
@@ -35,7 +35,10 @@ FIXED = {  # keys of a request that the method, the reader of the answers, or th
     "best_of": "one answer is read, and all are billed",
 }
 # Decide no row, or may hold keys.
-UNWRITTEN = ("headers", "extra_body", "base_url", "out", "force", "concurrency", "rpm", "tpm", "timeout")
+UNWRITTEN = (
+    "headers", "extra_body", "base_url", "out", "force", "concurrency", "rpm", "tpm", "timeout", "server_command",
+    "server_arg", "server_timeout", "keep_server",
+)  # fmt: skip
 MODELS = ("model", "critic", "reviser", "judge", "accept", "against", "harm")  # fields that hold model specs
 CHANGEABLE = (
     "limit", "concurrency", "max_cost", "rpm", "tpm", "min_confidence", "agreement", "target", "max_candidates",
@@ -83,6 +86,20 @@ class RunSettings(BaseModel):
         json_schema_extra={"option": "--header", "repeat": True},
     )
     timeout: float = Field(600.0, gt=0, le=1e9, description="Seconds to wait for one call.")
+    server_command: str | None = Field(
+        None,
+        repr=False,
+        description="Command that starts the server of vllm:NAME or sglang:NAME (default: CAI_VLLM or CAI_SGLANG, else "
+        "where it is installed).",
+    )
+    server_arg: str | Sequence[str] = Field(
+        (),
+        repr=False,
+        description="Options for that server, such as '--data-parallel-size 4'; repeatable.",
+        json_schema_extra={"repeat": True},
+    )
+    server_timeout: float = Field(1800.0, gt=0, le=1e9, description="Seconds until that server must be ready.")
+    keep_server: bool = Field(False, description="Let that server run on for the next command with the same options.")
     out: str | Path | None = Field(
         None,
         description="Run folder (default: the one under runs that this command extends, else a new "
@@ -133,7 +150,9 @@ class RunSettings(BaseModel):
     @property
     def connection(self) -> Connection:
         """How hosted models are reached."""
-        return Connection(self.base_url, self.headers, self.timeout)
+        arguments = (self.server_arg,) if isinstance(self.server_arg, str) else tuple(self.server_arg)
+        serving = Serving(self.server_command, arguments, self.keep_server, self.server_timeout)
+        return Connection(self.base_url, self.headers, self.timeout, serving=serving)
 
     @property
     def sampling(self) -> Sampling:

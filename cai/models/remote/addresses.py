@@ -41,6 +41,11 @@ def base_of(preset: Preset, connection: Connection, version: str) -> URL:
     )
 
 
+def is_stated(preset: Preset, connection: Connection) -> bool:
+    """Whether an address is said for the models of a preset, by which its usual one does not count."""
+    return len(_stated(preset, connection)) > bool(preset.url)
+
+
 def _stated(preset: Preset, connection: Connection) -> list[tuple[str, str]]:
     """The addresses that a model could have, with where each is said; the first counts."""
     variables = [(os.environ.get(name, ""), name) for name in preset.url_variables]

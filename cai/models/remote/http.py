@@ -121,7 +121,7 @@ class HostedModel:
         if key:
             headers[self.preset.key_header] = self.preset.key_scheme + key
         headers.update(self._connection.headers)
-        proxy = proxy_for(self._base)
+        proxy = self._proxy()
         self._secrets = secrets_of(key, self._connection.headers, self._base, proxy)
         # The context of aiohttp is made at import; this one sees SSL_CERT_FILE and SSL_CERT_DIR as they are now.
         tls = ssl.create_default_context() if self._base.scheme == "https" else True
@@ -136,6 +136,10 @@ class HostedModel:
             # aiohttp's `trust_env` looks the proxy up for each request, in a thread, and lets ~/.netrc replace the key.
             proxy=proxy,
         )
+
+    def _proxy(self) -> str | None:
+        """The proxy on the way to the server."""
+        return proxy_for(self._base)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -73,6 +73,7 @@ class Preset:
     tail: the path that is added to an address that does not end with a version, as those that people copy often do not.
     prices: what tables of prices call it; "" if they find it by its address.
     elsewhere: habits of other servers that are reached as this one; None: the same.
+    is_started: if no address is said, a server is started for the model.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Preset:
     concurrency: int = 64
     habits: Habits = Habits()
     elsewhere: Habits | None = None
+    is_started: bool = False
 
     @property
     def key_variables(self) -> tuple[str, ...]:
@@ -244,6 +246,7 @@ _ALL = (
         "https://docs.vllm.ai/en/latest/serving/openai_compatible_server",
         "Qwen/Qwen3-8B",
         habits=VLLM,
+        is_started=True,
     ),
     _local(
         "sglang",
@@ -251,6 +254,7 @@ _ALL = (
         "https://docs.sglang.ai/basic_usage/openai_api_completions.html",
         "Qwen/Qwen3-8B",
         habits=VLLM,
+        is_started=True,
     ),
 )
 PRESETS = {preset.name: preset for preset in _ALL}

@@ -106,6 +106,8 @@ def test_a_preset_is_asked_where_its_vendor_says(
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")  # is none of its business
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+    if PRESETS[name].is_started:  # else one is started
+        monkeypatch.setenv(f"{name.upper()}_BASE_URL", server)
     model = open_model(f"{name}:some/model:7b")
     assert model.endpoint == server and (model.provider, model.name) == (name, "some/model:7b")
     if not keys:
