@@ -73,6 +73,7 @@ class Server(Stub):
     beginnings: set[int] = field(default_factory=set)
     asked_tokens: int = 0
     cached_tokens: int = 0
+    written_tokens: int = 0
 
     def cached(self, messages: list[dict[str, Any]]) -> int:
         """Words of the longest beginning that has been seen; all of this one's are seen from now on."""
@@ -86,6 +87,17 @@ class Server(Stub):
         self.asked_tokens += words
         self.cached_tokens += cached
         return cached
+
+    def metrics(self) -> str:
+        """The counters that benchmarks read of vLLM."""
+        counts = {
+            "prompt_tokens_total": self.asked_tokens,
+            "generation_tokens_total": self.written_tokens,
+            "prefix_cache_queries_total": self.asked_tokens,
+            "prefix_cache_hits_total": self.cached_tokens,
+            "num_preemptions_total": 0,
+        }
+        return "".join(f'vllm:{name}{{engine="0"}} {count}.0\n' for name, count in counts.items())
 
     def note(self, what: Any) -> None:
         if self.habits.log is not None:
@@ -106,9 +118,7 @@ class Answering(Connection):
             models = [{"id": name, "object": "model", "max_model_len": 4096} for name in server.names]
             return self.write(200, orjson.dumps({"object": "list", "data": models}))
         if path == "/metrics":
-            counts = f"vllm:prefix_cache_queries_total {server.asked_tokens}.0\n"
-            counts += f"vllm:prefix_cache_hits_total {server.cached_tokens}.0\n"
-            return self.write(200, counts.encode(), "text/plain")
+            return self.write(200, server.metrics().encode(), "text/plain")
         if method == b"POST" and path.endswith("/completions"):
             payload = orjson.loads(body)
             server.note(payload)
@@ -120,6 +130,7 @@ class Answering(Connection):
                 print(server.habits.last, flush=True)
                 os._exit(1)
             server.answered += 1
+            server.written_tokens += server.habits.words
             payload.pop("priority", None)  # an answer does not depend on when it is given
             body = orjson.dumps(payload)
         return super().handle(method, path, head, body)

@@ -173,6 +173,8 @@ async def is_healthy(session: aiohttp.ClientSession, server: Server) -> bool:
 
 def is_alive(pid: int) -> bool:
     """Whether there is a process of this number."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)  # a child of this process that has ended stays until it is asked for
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

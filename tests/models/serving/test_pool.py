@@ -14,6 +14,7 @@ from cai.calls.model import Connection, Model, Serving
 from cai.errors import ServerDown
 from cai.models import open_model, open_models
 from cai.models.serving.pool import POOL
+from cai.models.serving.process import is_alive
 
 KEPT = Serving(keep=True)
 
@@ -97,8 +98,9 @@ def test_a_server_that_is_kept_is_found_again_and_goes_on_after_this_process(
     assert len(fake.starts()) == 1
     said = next(line for line in caplog.messages if "kept at" in line)
     assert f"kept at {first[0]}; stop it with: kill " in said
-    os.kill(int(said.rpartition(" ")[2]), signal.SIGTERM)
-    assert fake.gone()
+    pid = int(said.rpartition(" ")[2])
+    os.kill(pid, signal.SIGTERM)
+    assert fake.gone() and not is_alive(pid)
     assert places("vllm:a") != first, "of one that is gone the note is out of date"
 
 
