@@ -40,7 +40,6 @@ class Kind:
     variable: str
     verb: str
     prefix: str
-    newest: str  # version that was looked at
     model: str
     arguments: tuple[str, ...]
     adapted: Callable[[Adapter], list[str]]
@@ -77,7 +76,6 @@ KINDS: dict[str, Kind] = {
         variable="CAI_VLLM",
         verb="serve",
         prefix="VLLM_",
-        newest="0.33",
         model="",
         arguments=(
             "--enable-prefix-caching",
@@ -108,7 +106,6 @@ KINDS: dict[str, Kind] = {
         variable="CAI_SGLANG",
         verb="serve",
         prefix="SGLANG_",
-        newest="0.5.23",
         model="--model-path",
         arguments=(
             "--schedule-policy", "fcfs",  # by priority, then by age

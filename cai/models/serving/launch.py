@@ -125,10 +125,10 @@ def own_arguments(provider: str, arguments: str | Sequence[str]) -> list[str]:
         advice = KINDS[provider].reserved.get(name)
         if advice is not None:
             raise UsageError(f"--server-arg must not hold {name}: {advice}")
-    for names, least in ((PARALLEL, 1), ((PORT,), 1)):
+    for names in (PARALLEL, (PORT,)):
         number = value_of(names, words)
-        if number is not None and not (number.isdecimal() and int(number) >= least):
-            raise UsageError(f"--server-arg: {names[0]} {number!r} must be a whole number from {least} on")
+        if number is not None and not (number.isdecimal() and int(number) > 0):
+            raise UsageError(f"--server-arg: {names[0]} {number!r} must be a whole number from 1 on")
     return words
 
 
