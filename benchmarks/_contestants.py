@@ -24,10 +24,11 @@ from _common import cpu_seconds
 
 import cai
 from cai.calls.feed import Feed, play_many
-from cai.calls.flow import Driver, Played, Seat
+from cai.calls.flow import Driver
 from cai.calls.limits import Limiter
 from cai.calls.model import Call, Connection, Model, call_seed
 from cai.calls.prices import Tally
+from cai.calls.seats import Played, Seat
 from cai.constitution.draw import draw
 from cai.engine.revise import Ask, Chain, revise
 from cai.engine.templates.sets import load_templates

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import orjson
 
-from cai.calls.flow import Driver, Flow, Seat
+from cai.calls.flow import Driver
 from cai.calls.limits import Limiter
 from cai.calls.model import Model, spec_of
 from cai.calls.prices import Tally
+from cai.calls.seats import Flow, Seat
 from cai.disk.writing import unwritable
 from cai.errors import CallRejected, RowDropped, UsageError
 from cai.models import PROVIDERS

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from cai.calls.flow import Driver, Seat
+from cai.calls.flow import Driver
 from cai.calls.limits import Limiter
 from cai.calls.model import Call
 from cai.calls.prices import Budget, Price, Tally
+from cai.calls.seats import Seat
 from cai.folder.journal.store import Store
 from cai.records import Abilities, Completion, Request, Sampling
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Mapping, Sequence
 
 from cai.calls.earlier import Earlier, OtherRun
 from cai.calls.limits import BUSY_PATIENCE, Limiter, backoff
-from cai.calls.model import Call, Model, call_seed, check_answer, lost_row, send_in_turn, spec_of
-from cai.calls.prices import Budget, Price, Tally, total_usage
+from cai.calls.model import Call, call_seed, check_answer, lost_row, send_in_turn, spec_of
+from cai.calls.prices import Budget, Tally, total_usage
 from cai.calls.roles import Roles
+from cai.calls.seats import Flow, Played, Seat, T
 from cai.errors import (
     BudgetReached,
     CallRejected,
@@ -30,34 +29,11 @@ from cai.errors import (
 )
 from cai.folder.journal.payloads import call_key, canonical_call
 from cai.folder.journal.store import Store
-from cai.records import Completion, DropReason, Request, Role, Sampling, Usage, Values
+from cai.records import Completion, DropReason, Request, Role, Values
 
 log = logging.getLogger("cai")
-T = TypeVar("T")
-Flow = Generator[list[Request], list[Completion], T]
 PAUSES = 5  # that the server asks of one call, until others go first: it may never let this one in
 LATER = 1 << 40  # what such a call adds to its flow's age
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A model bound to a role."""
-
-    model: Model
-    limiter: Limiter
-    sampling: Sampling
-    price: Price | None  # None: not known; then the cost of its calls is not known either
-    drawn_as: Callable[[str], str] = str  # the name from which the seeds of a row's calls follow, by its id
-
-
-@dataclass(slots=True)
-class Played(Generic[T]):
-    """What a flow returned, and what it took."""
-
-    result: T
-    calls: tuple[str, ...]  # hex keys in the order asked
-    models: dict[str, str]  # by role, as the server named them
-    usage: Usage
 
 
 class Driver:

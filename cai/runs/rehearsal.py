@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 from cai.calls.decisions import undecided
 from cai.calls.earlier import Earlier
-from cai.calls.flow import Driver, Seat
+from cai.calls.flow import Driver
 from cai.calls.model import Model
 from cai.calls.prices import Price, Tally
+from cai.calls.seats import Seat
 from cai.engine.screen import BASELINE
 from cai.errors import CallRejected, RowDropped
 from cai.folder.journal.payloads import call_key

@@ -15,11 +15,12 @@ from typing import Any
 from cai.calls.again import journals_of
 from cai.calls.earlier import OtherRun
 from cai.calls.feed import Again, Feed, play_many
-from cai.calls.flow import Driver, Seat
+from cai.calls.flow import Driver
 from cai.calls.limits import Limiter
 from cai.calls.model import secrets_hidden
 from cai.calls.prices import Budget, Tally
 from cai.calls.roles import Roles
+from cai.calls.seats import Seat
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
 from cai.folder.info import seen_from

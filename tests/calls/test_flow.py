@@ -15,10 +15,11 @@ import pytest
 from fakes import Fake, ask, driver, gone, skipping
 
 from cai.calls.feed import Feed, play_many
-from cai.calls.flow import Driver, Flow, Played
+from cai.calls.flow import Driver
 from cai.calls.limits import ATTEMPTS, DEAD, FAILING
 from cai.calls.model import call_seed
 from cai.calls.prices import Price, Tally
+from cai.calls.seats import Flow, Played
 from cai.errors import (
     AuthenticationFailed,
     BudgetReached,

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from shared import shared
 
-from cai.calls.flow import Driver, Played, Seat
+from cai.calls.flow import Driver
 from cai.calls.limits import Limiter
 from cai.calls.prices import Tally
+from cai.calls.seats import Played, Seat
 from cai.constitution.files import load_constitution
 from cai.constitution.importers import import_constitution
 from cai.constitution.principles import Constitution, Principle

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from habits import REPLY, Answer, Habits, Mode, about, answer, chat, listed, message, serving
 
-from cai.calls.flow import Driver, Seat
+from cai.calls.flow import Driver
 from cai.calls.limits import Limiter
 from cai.calls.prices import Tally
+from cai.calls.seats import Seat
 from cai.cli.terminal import console
 from cai.errors import RowDropped
 from cai.export.export import export_run

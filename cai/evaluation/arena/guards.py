@@ -6,8 +6,8 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from cai.calls.flow import Flow
 from cai.calls.model import Guards, Model, spec_of
+from cai.calls.seats import Flow
 from cai.engine.levels import Grade, read_levels
 from cai.errors import UsageError
 from cai.evaluation.arena.figures import Line, line_of

@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
-from cai.calls.flow import Driver, Flow
+from cai.calls.flow import Driver
 from cai.calls.model import check_ability, spec_of
 from cai.calls.prices import total_usage
+from cai.calls.seats import Flow
 from cai.engine.templates.sets import load_templates
 from cai.errors import UsageError
 from cai.folder.lines import PAIR_BITS, read_rows

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
-from cai.calls.flow import Driver, Flow
+from cai.calls.flow import Driver
 from cai.calls.model import ListsTokens, Model, spec_of
+from cai.calls.seats import Flow
 from cai.engine.levels import Grade
 from cai.engine.templates.sets import load_templates
 from cai.errors import CaiError, UsageError

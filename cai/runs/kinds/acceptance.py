@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from typing import Literal
 
-from cai.calls.flow import Driver, Flow, Played
+from cai.calls.flow import Driver
 from cai.calls.model import Model
+from cai.calls.seats import Flow, Played
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.asked import ngrams_asked, unshipped_words
 from cai.engine.revise import Chain

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from cai.calls.flow import Driver, Played
+from cai.calls.flow import Driver
 from cai.calls.model import Call, ListsTokens, Model, call_seed, check_ability, spec_of
 from cai.calls.protocols import choose_protocol
+from cai.calls.seats import Played
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge

@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 from cai.calls.feed import Feed
-from cai.calls.flow import Driver, Played
+from cai.calls.flow import Driver
 from cai.calls.model import Call, Model, spec_of
 from cai.calls.prices import total_usage
+from cai.calls.seats import Played
 from cai.constitution.files import load_constitution
 from cai.engine.asked import unshipped_words
 from cai.engine.templates.sets import load_templates

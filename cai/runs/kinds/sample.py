@@ -7,9 +7,10 @@ import math
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from cai.calls.flow import Driver, Played
+from cai.calls.flow import Driver
 from cai.calls.model import Model, spec_of, temperature_words
 from cai.calls.prices import Price, total_usage
+from cai.calls.seats import Played
 from cai.engine.revise import Ask, sample
 from cai.engine.templates.sets import load_templates
 from cai.errors import RowDropped, RunError, UsageError

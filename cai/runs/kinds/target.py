@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 
 from cai.calls.feed import Feed
-from cai.calls.flow import Driver, Played
+from cai.calls.flow import Driver
+from cai.calls.seats import Played
 from cai.engine.revise import Ask, sample
 from cai.engine.templates.sets import Templates
 from cai.errors import RowDropped, UsageError

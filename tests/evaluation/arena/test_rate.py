@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from players import Player, digits
 
-from cai.calls.flow import Flow
+from cai.calls.seats import Flow
 from cai.engine.levels import Grade, read_levels
 from cai.errors import BudgetReached, CallRejected, RunError, Unreadable
 from cai.evaluation.arena.rate import Rater, RateRun, entries_of
