@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+from cai.calls.live import Live
 from cai.errors import RunError
 
 T = TypeVar("T")
@@ -122,14 +123,18 @@ class Again(Generic[T]):
 
 
 async def play_many(
-    feed: Feed[T], play: Callable[[T], Awaitable[R]], workers: int, passes: Callable[[T], bool] = lambda item: False
+    feed: Feed[T],
+    play: Callable[[T], Awaitable[R]],
+    workers: int,
+    passes: Callable[[T], bool] = lambda item: False,
+    live: Live | None = None,
 ) -> AsyncGenerator[R, None]:
     """`play` every item of a feed, `workers` at a time, and give back the results as they finish.
 
     passes: whether there is nothing to play of an item, which then has no result; a run that is opened again may have a
     million of those. A worker takes a new item only when its last one is finished. No item is started while twice as
     many results wait for the consumer as there are workers, nor after an error, which is raised after the results still
-    on their way.
+    on their way. live: counts the workers.
     """
     done: asyncio.Queue[R | None] = asyncio.Queue()
     room = asyncio.Event()  # not a Semaphore: its `acquire` looks at everyone who waits
@@ -147,6 +152,8 @@ async def play_many(
                 done.put_nowait(await play(item))
 
     tasks = [asyncio.ensure_future(work()) for _ in range(workers)]
+    if live is not None:
+        live.count(tasks)
     watcher = asyncio.ensure_future(_finish(feed, tasks))
     watcher.add_done_callback(lambda _: done.put_nowait(None))
     try:

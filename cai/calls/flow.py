@@ -8,12 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 from cai.calls.earlier import Earlier, OtherRun
 from cai.calls.limits import BUSY_PATIENCE, Limiter, backoff
-from cai.calls.model import Call, call_seed, check_answer, lost_row, send_in_turn, spec_of
-from cai.calls.prices import Budget, Tally, total_usage
+from cai.calls.live import Live
+from cai.calls.model import Batching, Call, call_seed, check_answer, lost_row, send_in_turn, spec_of
+from cai.calls.payments import Payments
+from cai.calls.prices import BATCHED, Budget, Tally, total_usage
 from cai.calls.roles import Roles
 from cai.calls.seats import Flow, Played, Seat, T
 from cai.errors import (
@@ -53,14 +57,16 @@ class Driver:
         tally: Tally,
         roles: Roles | None = None,
         others: Sequence[OtherRun] = (),
+        live: Live | None = None,
     ) -> None:
         self.seats = seats
         self.store = store
         self.earlier = None if store is None else Earlier(store, others)
         self.seed = seed
-        self.budget = budget
+        self._payments = Payments(budget, store, tally)
         self.tally = tally
         self.roles = roles or Roles()
+        self.live = live or Live()
         self._asking: dict[bytes, asyncio.Future[None]] = {}  # calls on their way: an equal one waits for the answer
         self._halt: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done: send nothing more
 
@@ -107,7 +113,8 @@ class Driver:
             return [await self._ask(*numbered[0], row, order)]
         tasks = [asyncio.ensure_future(self._ask(request, index, row, order)) for request, index in numbered]
         try:
-            await asyncio.wait(tasks)  # also if one has failed: what is on its way is paid for
+            with self.live.apart(tasks):
+                await asyncio.wait(tasks)  # also if one has failed: what is on its way is paid for
         finally:
             for task in tasks:
                 task.cancel()
@@ -133,9 +140,11 @@ class Driver:
         model = seat.model
         try:
             call, payload, text = self.question(request, index, row)
-            key = call_key(text)
+            key, size = call_key(text), len(text)
+            del text  # as long as all that was said before: thousands wait for a batch
             while (asking := self._asking.get(key)) is not None:
-                await asyncio.wait((asking,))
+                with self.live.waiting():
+                    await asyncio.wait((asking,))
             earlier = None if self.earlier is None else self.earlier.find(model, call, payload, key)
             if earlier is not None:
                 check_answer(request, earlier[1])
@@ -143,7 +152,7 @@ class Driver:
                 return earlier
             self._asking[key] = asyncio.get_running_loop().create_future()
             try:
-                done, cost = await self._paid(seat, call, payload, len(text), order)
+                done, cost = await self._paid(seat, call, key, payload, size, order)
                 if self.earlier is not None:
                     self.earlier.keep(key, model, payload, done, cost)
             finally:
@@ -153,42 +162,43 @@ class Driver:
         return key, done
 
     async def _paid(
-        self, seat: Seat, call: Call, payload: Values, size: int, order: int
+        self, seat: Seat, call: Call, key: bytes, payload: Values, size: int, order: int
     ) -> tuple[Completion, float | None]:
-        """Send a call under the budget; `size` is the payload's bytes, which bound its input tokens from above.
+        """The answer to a call, from a batch or by itself, and what it cost; None if the price is not known.
 
-        Returns what it cost, too; None if the price is not known.
+        `size` is the payload's bytes, which bound its input tokens from above.
         """
-        most = call.request.max_tokens or call.sampling.max_tokens
-        price = seat.price
-        worst = actual = 0.0
-        if price is not None and any(price):
-            worst = price.most(size, most)
-        if self.budget is not None:
-            try:
-                await self.budget.reserve(worst)
-            except BudgetReached as error:
-                self._stop(error)
-                raise
         try:
-            done = await self._persist(seat, call.request, payload, size // 4 + most, order)
-            if price is not None and worst:
-                actual = price.of(done, worst)
-        except ModelError as error:
-            refusal = error.__cause__ if isinstance(error, ModelStopped) else error  # which may have ended the run
-            if isinstance(refusal, CallRejected) and refusal.billed and worst:
-                actual = worst
-                if self.store is not None:
-                    self.store.charge(actual)
-            raise
-        finally:
-            if self.budget is not None:
-                self.budget.settle(worst, actual)
-            self.tally.cost += actual
-        self.tally.answered += 1
-        self.tally.input_tokens += done.input_tokens or 0
-        self.tally.output_tokens += done.output_tokens or 0
-        return done, None if price is None else actual
+            if seat.batches is not None:
+                price = None if seat.price is None else seat.price.share(BATCHED)
+                in_batch = partial(self._in_batch, seat, seat.batches, call.request, key, payload, order)
+                done, cost = await self._payments.pay(call, price, size, in_batch)
+                if done is not None:
+                    return done, cost
+            by_itself = partial(self._persist, seat, call.request, payload, size // 4 + call.max_tokens, order)
+            done, cost = await self._payments.pay(call, seat.price, size, by_itself)
+        except BudgetReached as error:
+            raise self._stop(error) from None
+        assert done is not None
+        return done, cost
+
+    async def _in_batch(
+        self, seat: Seat, batches: Batching, request: Request, key: bytes, payload: Values, order: int
+    ) -> Completion | None:
+        """The answer that a batch has; None: the call is to be sent by itself."""
+        done, error = None, None
+        try:
+            done = await batches.ask(key, payload)
+        except ModelError as raised:
+            error = raised
+        try:
+            with self._judging(seat, request, order):  # not while it waits: for thousands this takes memory
+                if error is not None:
+                    raise error
+                return done and self._heard(seat, request, done, order)
+        except ModelFault as fault:
+            self._lose(seat, request, order, fault)
+            raise lost_row(seat.model, fault, "in batches") from fault
 
     async def _persist(self, seat: Seat, request: Request, payload: Values, tokens: int, order: int) -> Completion:
         """Send until there is an answer, a refusal of this call, or no hope of one."""
@@ -198,29 +208,9 @@ class Driver:
         while True:
             sent_at = await limiter.acquire(order if len(pauses) < PAUSES else order + LATER, tokens)
             try:
-                done = await send_in_turn(seat.model, payload, order)
-                check_answer(request, done)
-                limiter.answered()
-                if done.text.strip() or done.scores or done.logprobs:
-                    self.roles.answered(request.role, seat.model)
-                else:
-                    reason: DropReason = "content_filter" if done.finish == "content_filter" else "empty"
-                    empty = CallRejected(reason, f"a reply without text, which ended with {done.finish}", billed=True)
-                    self._lose(seat, request, order, empty)
-                return done
-            except CallRejected as error:
-                limiter.answered()
-                self._lose(seat, request, order, error)
-                raise
-            except ModelStopped as error:
-                # A field that was taken in other rows is not meant: the error quotes a prompt.
-                if isinstance(error, FieldRefused) and (
-                    request.optional or self.roles.is_answered(request.role, seat.model)
-                ):
-                    limiter.answered()
-                    raise lost_row(seat.model, error, "the run goes on without") from error
-                self._stop(error)
-                raise
+                with self._judging(seat, request, order):
+                    done = await send_in_turn(seat.model, payload, order)
+                    return self._heard(seat, request, done, order)
             except ModelBusy as error:
                 pauses.append((sent_at, limiter.answers))
                 self._check_patience(seat, error, pauses)
@@ -238,6 +228,37 @@ class Driver:
                 raise lost_row(seat.model, fault, f"{attempt} tries") from fault
             self.tally.retries += 1
             await asyncio.wait((self._halt,), timeout=backoff(attempt, fault))
+
+    @contextmanager
+    def _judging(self, seat: Seat, request: Request, order: int) -> Iterator[None]:
+        """See what an answer that is an error means for the run."""
+        try:
+            yield
+        except CallRejected as error:
+            seat.limiter.answered()
+            self._lose(seat, request, order, error)
+            raise
+        except ModelStopped as error:
+            # A field that was taken in other rows is not meant: the error quotes a prompt.
+            if isinstance(error, FieldRefused) and (
+                request.optional or self.roles.is_answered(request.role, seat.model)
+            ):
+                seat.limiter.answered()
+                raise lost_row(seat.model, error, "the run goes on without") from error
+            self._stop(error)
+            raise
+
+    def _heard(self, seat: Seat, request: Request, done: Completion, order: int) -> Completion:
+        """An answer, once it is seen to be what was asked for."""
+        check_answer(request, done)
+        seat.limiter.answered()
+        if done.text.strip() or done.scores or done.logprobs:
+            self.roles.answered(request.role, seat.model)
+        else:
+            reason: DropReason = "content_filter" if done.finish == "content_filter" else "empty"
+            empty = CallRejected(reason, f"a reply without text, which ended with {done.finish}", billed=True)
+            self._lose(seat, request, order, empty)
+        return done
 
     def _release(self, limiter: Limiter) -> None:
         """Give a slot back once the answer is on disk: a kill costs no more calls than there are slots."""
@@ -273,4 +294,6 @@ class Driver:
             self._halt.set_result(None)
             for seat in self.seats.values():
                 seat.limiter.stop(error)
+                if seat.batches is not None:
+                    seat.batches.stop(error)
         return error

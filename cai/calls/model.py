@@ -62,6 +62,16 @@ class Model(Protocol):
         """Release what `start` took; safe to call twice."""
 
 
+class Batching(Protocol):
+    """What sends calls to one model as batches."""
+
+    async def ask(self, key: bytes, payload: Values) -> Completion | None:
+        """The answer to a call; None: it is to be sent by itself. Raises what `Model.send` may."""
+
+    def stop(self, error: BaseException) -> None:
+        """Give an error to all who wait for an answer."""
+
+
 @runtime_checkable
 class ListsTokens(Protocol):
     """A model whose server may be able to list the log probabilities of tokens that are named to it."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
+from cai.calls.live import Live
 from cai.calls.model import Model, Priced
 from cai.errors import BudgetReached, UsageError
 from cai.records import Completion, Usage
@@ -62,11 +63,16 @@ class Price(NamedTuple):
             return worst
         return self.cost(done.input_tokens, done.output_tokens, done.cached_tokens or 0, done.cache_write_tokens or 0)
 
+    def share(self, part: float) -> Price:
+        """A part of it."""
+        return Price(*(part * each for each in self))
+
     def most(self, input_tokens: int, output_tokens: int) -> float:
         """USD of a call whose every input token is billed at the highest rate."""
         return input_tokens * max(self.input, self.cached, self.cache_write) + output_tokens * self.output
 
 
+BATCHED = 0.5  # what OpenAI, Azure and Anthropic take for a call in a batch, of its price
 FREE = Price(0.0, 0.0, 0.0, 0.0)  # of models on the user's own machine
 
 
@@ -119,6 +125,7 @@ class Budget:
 
     cap: float  # USD
     spent: float = 0.0
+    live: Live = field(default_factory=Live)
 
     def __post_init__(self) -> None:
         self._reserved = 0.0  # USD of the calls in flight
@@ -134,7 +141,8 @@ class Budget:
                     "what was finished is kept, run the same command with a higher cap to go on"
                 )
             self._settled.clear()
-            await self._settled.wait()
+            with self.live.waiting():
+                await self._settled.wait()
         self._reserved += worst
         self._open += 1
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cai.calls.limits import Limiter
-from cai.calls.model import Model
+from cai.calls.model import Batching, Model
 from cai.calls.prices import Price
 from cai.records import Completion, Request, Sampling, Usage
 
@@ -24,6 +24,7 @@ class Seat:
     sampling: Sampling
     price: Price | None  # None: not known; then the cost of its calls is not known either
     drawn_as: Callable[[str], str] = str  # the name from which the seeds of a row's calls follow, by its id
+    batches: Batching | None = None  # through which its calls go if they can
 
 
 @dataclass(slots=True)

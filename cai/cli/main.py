@@ -30,6 +30,7 @@ MODULES = (
     "judge",
     "evaluate",
     "look",
+    "batch",
     "view",
     "constitution",
 )  # of the commands, in the order of the help text

@@ -34,6 +34,7 @@ class RunKind(ABC, Generic[Row]):
     unit = "prompt"  # what the items are called
     outcome = "row kept"  # and those that are finished
     bounded = True  # whether a plan can say what is asked at most
+    asked_first = 0  # items whose answers the others wait for, if there are more
     is_replanned = False  # whether other items are played once a setting is raised
     drawn_as: Mapping[Role, Callable[[str], str]] = dict.fromkeys(get_args(Role), str)  # whence chance follows, by id
     replaces = False  # whether a pair may take the place of another one of its prompt

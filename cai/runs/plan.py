@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from cai.calls.model import spec_of
-from cai.models import speed_of
+from cai.calls.prices import BATCHED
+from cai.models import provider_of, speed_of
 from cai.records import Object, Record, Values
 from cai.runs.rehearsal import CHARACTERS_PER_TOKEN, TYPICAL_ANSWER, Counts, Plannable, rehearse
 from cai.runs.run import Run
@@ -47,6 +48,7 @@ class Estimate(Record):
     most_output_tokens: int | None = None
     most_cost_usd: float | None = None
     seconds: float | None
+    waves: int | None = None  # of batches, one after the other; None: calls are sent by themselves
     roles: dict[str, RoleEstimate]
     notes: tuple[str, ...]
 
@@ -59,7 +61,7 @@ def estimate(run: Plannable) -> Estimate:
     """Count what a run would ask, streaming through its items."""
     likely = {player: Counter[str]() for player in run.planned()}
     most = {player: Counter[str]() for player in run.planned()}
-    statuses = asyncio.run(rehearse(run, likely, most))
+    statuses, waves = asyncio.run(rehearse(run, likely, most))
     roles = _roles(run, likely)
     sums = _sums(roles)
     bounds = _sums(_roles(run, most))
@@ -70,7 +72,8 @@ def estimate(run: Plannable) -> Estimate:
         prompts=statuses["new"] + statuses["finished"],
         unusable=statuses["unusable"],
         finished=statuses["finished"],
-        seconds=_seconds(run, sums),
+        seconds=None if run.settings.batch else _seconds(run, sums),
+        waves=waves if run.settings.batch else None,
         roles=roles,
         notes=tuple(_notes(run, bounds["cost_usd"])),
         **sums,
@@ -82,6 +85,8 @@ def _roles(run: Plannable, counts: Counts) -> dict[str, RoleEstimate]:
     """What each player is asked, and what that costs."""
     roles = {}
     for player, (model, price) in run.planned().items():
+        if price is not None and run.settings.batch and provider_of(model).batches:
+            price = price.share(BATCHED)
         figures: Values = {"model": spec_of(model), **counts[player]}
         if price is not None:
             figures["cost_usd"] = price.cost(counts[player]["input_tokens"], counts[player]["output_tokens"])

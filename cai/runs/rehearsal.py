@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cai.calls.decisions import undecided
 from cai.calls.earlier import Earlier
@@ -21,6 +21,7 @@ from cai.errors import CallRejected, RowDropped
 from cai.folder.journal.payloads import call_key
 from cai.folder.journal.store import Store
 from cai.records import BadPrompt, Completion, Item, Request, Role
+from cai.runs.batching import most_flows
 from cai.runs.resume.answered import Answered
 from cai.runs.run import Run
 
@@ -78,12 +79,14 @@ class StandIn(Driver):
         super().__init__(seats, store, seed=seed, budget=None, tally=Tally())
         self._players, self._counts, self._length, self._requests = players, counts, length, requests
         self._split = split
+        self.waves = 0  # how often something new was asked for at once
 
     async def ask_all(
         self, numbered: list[tuple[Request, int]], row: str, order: int
     ) -> list[tuple[bytes, Completion]]:
         """Stand-ins for the answers; a judge sees the two replies swapped in the second half of its requests."""
         answers = []
+        known = len(self._requests)
         for number, (request, index) in enumerate(numbered):
             earlier = self._answer(request, index, row)
             if earlier is not None:
@@ -110,6 +113,7 @@ class StandIn(Driver):
             scores = tuple(islice(cycle(listed.values()), len(request.score))) or None
             answer = Completion(text, "stop", "stand-in", logprobs=(listed,) if listed else None, scores=scores)
             answers.append((b"", answer))
+        self.waves += len(self._requests) > known
         return answers
 
     def _answer(self, request: Request, index: int, row: str) -> Completion | None:
@@ -138,47 +142,73 @@ class StandIn(Driver):
         return length
 
 
-async def rehearse(run: Plannable, likely: Counts, most: Counts) -> Counter[str]:
-    """Count what is asked about new items; returns how many items are new, finished and unusable."""
+class Rehearsal(NamedTuple):
+    """What was found beside the counts.
+
+    statuses: how many items are new, finished and unusable. waves: how often the run waits for answers, if it asks
+    about all items at once.
+    """
+
+    statuses: Counter[str]
+    waves: int
+
+
+async def rehearse(run: Plannable, likely: Counts, most: Counts) -> Rehearsal:
+    """Count what is asked about new items."""
     statuses = Counter[str]()
+    waves = Counter[Path]()  # by folder
+    before = 0  # waves in which it is prepared
     parts = list(run.parts())
     with ExitStack() as opened:
         folders = {part.out: opened.enter_context(closing(Answered(part))) for part in parts}
         for part in parts:
             for counts, share in ((likely, TYPICAL_ANSWER), (most, 1.0)):
-                await part.prepare(_stand_ins(part, counts, share, set(), folders))
+                drivers = _stand_ins(part, counts, share, set(), folders)
+                await part.prepare([*drivers])
+            before += max(driver.waves for driver in drivers)
             for position, item in part.items():
                 status = folders[part.out].status(item)
                 if part.unit == run.unit:
                     statuses[status] += 1
                 if status == "new":
-                    await _rehearse(part, item, position, likely, TYPICAL_ANSWER, set(), folders)
-                    await _rehearse(part, item, position, most, 1.0, set(), folders)
-    return statuses
+                    await _rehearse(part, item, position, likely, TYPICAL_ANSWER, set(), folders, waves)
+                    await _rehearse(part, item, position, most, 1.0, set(), folders, Counter())
+            waves[part.out] *= math.ceil(statuses["new"] / most_flows(part))
+            if 0 < part.asked_first < statuses["new"]:  # the others wait for what these show
+                waves[part.out] *= 2
+    return Rehearsal(statuses, before + waves.total())
 
 
 async def _rehearse(
-    run: Run[Any], item: Item, position: int, counts: Counts, share: float, requests: set[Any], folders: Folders
+    run: Run[Any],
+    item: Item,
+    position: int,
+    counts: Counts,
+    share: float,
+    requests: set[Any],
+    folders: Folders,
+    waves: Counter[Path],
 ) -> None:
     """Count what is asked about an item, and the tokens, if an answer has this share of the tokens that it may have."""
     drivers = _stand_ins(run, counts, share, requests, folders)
     with suppress(RowDropped):  # nothing is asked about two replies that are the same
-        row = await run.play(drivers, item, position)
+        row = await run.play([*drivers], item, position)
         run.kept(row)
         for later, (place, pair) in run.follow_ups(row):
             if isinstance(pair, BadPrompt):
                 continue
             if later.out in folders:
                 folders[later.out].follow(pair)
-            await _rehearse(later, pair, place, counts, share, requests, folders)
+            await _rehearse(later, pair, place, counts, share, requests, folders, waves)
+    waves[run.out] = max(waves[run.out], *(driver.waves for driver in drivers))
 
 
-def _stand_ins(run: Run[Any], counts: Counts, share: float, requests: set[Any], folders: Folders) -> list[Driver]:
+def _stand_ins(run: Run[Any], counts: Counts, share: float, requests: set[Any], folders: Folders) -> list[StandIn]:
     """What plays the flows of a run; at most, if answers may have all their tokens."""
     length = round(run.settings.max_tokens * share)
     folder = folders.get(run.out)
     store = None if folder is None else folder.store
-    drivers: list[Driver] = []
+    drivers: list[StandIn] = []
     for players, sampling, seed in run.seats():
         limiter: Any = None  # nothing is sent
         seats = {}

@@ -17,6 +17,7 @@ from cai.engine.templates.sets import Templates
 from cai.folder.identity import identity_hash
 from cai.models import prices_of
 from cai.records import Object, Place
+from cai.runs.batching import check_batches
 from cai.runs.kind import Row
 from cai.runs.resume.extension import RUNS, additions, advice, folder_of, refused
 from cai.runs.session import Session
@@ -43,6 +44,8 @@ class Run(Session[Row]):
         self.templates, self.players, self.identity = templates, players, dict(identity)
         self.models = list({id(model): model for model in players.values()}.values())  # every model once
         self.prices = prices_of(players, settings.price, settings.max_cost)
+        if settings.batch:
+            check_batches(self.models)
         identity_hash(identity)  # raises UsageError for what cannot be written down
         self._name = name
         self._out = None if settings.out is None else Path(settings.out)

@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from cai.calls.again import journals_of
+from cai.calls.batches.waves import Batches
 from cai.calls.earlier import OtherRun
 from cai.calls.feed import Again, Feed, play_many
 from cai.calls.flow import Driver
-from cai.calls.limits import Limiter
+from cai.calls.live import Live
 from cai.calls.model import secrets_hidden
 from cai.calls.prices import Budget, Tally
-from cai.calls.roles import Roles
-from cai.calls.seats import Seat
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
 from cai.folder.info import seen_from
 from cai.folder.journal.store import cost_of
 from cai.folder.run import RunFolder
 from cai.records import BadPrompt, Drop, Item, Place, Values
+from cai.runs.batching import close_batches, flows_at_once, open_batches
 from cai.runs.kind import Row, RunKind
+from cai.runs.seating import most_in_flight, seated
 from cai.texts.wording import none_usable, plural, telling
 
 log = logging.getLogger("cai")
@@ -48,6 +49,9 @@ class Session(RunKind[Row]):
         self.also_cut: Callable[[], None] = lambda: None
         self.sharing: Sequence[Path] = ()
         self.tally = Tally()
+        self.live = Live()
+        self._flows: int | None = None  # at once, if that does not follow from the models
+        self._batches: dict[int, Batches] = {}  # by the ids of their models
         self.budget: Budget | None = None  # once the run has begun, if its cost is capped
         self.read = self.skipped = self.finished = 0  # items read; finished by an earlier session; and by this one
         self.dropped = Counter[str]()  # by reason
@@ -78,19 +82,21 @@ class Session(RunKind[Row]):
         self.tally.waiting = f"reading the {plural(self.unit)}"
         with closing(Feed(self.items())) as first:
             await first.first()  # a source that holds nothing leaves no folder behind
+            self._flows = await flows_at_once(self)
             with self._folder() as folder:
                 await self._follow(folder)
                 error: CaiError | None = None
                 try:
                     self.tally.waiting = "loading the model"
                     drivers = await self.begin(folder)
-                    await self.prepare(drivers)
+                    with self.live.busy():
+                        await self.prepare(drivers)
                     self.tally.waiting = ""
-                    workers = max(seat.limiter.concurrency for driver in drivers for seat in driver.seats.values())
+                    workers = self._flows or most_in_flight(drivers)
                     feed: Feed[Place] | None = first
                     while feed is not None:
                         play, passes = partial(self._play, folder, drivers, feed), partial(self._passes, folder)
-                        async with aclosing(play_many(feed, play, workers, passes)) as played:
+                        async with aclosing(play_many(feed, play, workers, passes, self.live)) as played:
                             async for rows in played:
                                 for row in rows:
                                     yield self._finished(row)
@@ -155,29 +161,15 @@ class Session(RunKind[Row]):
         self.check_models()
         settings = self.settings
         if settings.max_cost is not None:
-            self.budget = Budget(settings.max_cost)
+            self.budget = Budget(settings.max_cost, live=self.live)
             for path in (folder.path, *self.sharing):
                 cost = cost_of(path)
                 if cost is None:
                     raise RunError(f"--max-cost cannot hold: {path} has calls of no known price; name another --out")
                 self.budget.spent += cost
-        limiters = {
-            id(model): Limiter(settings.concurrency or model.concurrency, settings.rpm, settings.tpm, self.tally)
-            for model in self.models
-        }
-        drivers = []
-        roles = Roles()
-        for players, sampling, seed in self.seats():
-            seats = {}
-            for role, player in players.items():
-                model = self.players[player]
-                seats[role] = Seat(model, limiters[id(model)], sampling, self.prices[player], self.drawn_as[role])
-            common: Values = {"budget": self.budget, "tally": self.tally, "roles": roles, "others": self._others}
-            driver = Driver(seats, folder.store, seed=seed, **common)
-            if driver.earlier is not None:
-                driver.earlier.twins = self.twins(folder.info)
-            drivers.append(driver)
-        return drivers
+        self._batches = open_batches(folder, self.models, settings, self.identity, self.live, self.tally)
+        common: Values = {"budget": self.budget, "tally": self.tally, "live": self.live, "others": self._others}
+        return seated(self, folder, self._batches, common)
 
     def _passes(self, folder: RunFolder, place: Place) -> bool:
         """Count an item that an earlier session was through with; False for any other, which is to be played."""
@@ -253,6 +245,7 @@ class Session(RunKind[Row]):
 
     async def _end(self, folder: RunFolder, error: CaiError | None) -> None:
         self.resumable = not isinstance(error, Unreadable | SourceError)
+        await close_batches(folder, self._batches)
         for model in self.models:
             await model.close()
         if isinstance(error, RunError):

@@ -18,6 +18,7 @@ from cai.calls.again import reasons_of
 from cai.calls.model import Connection, Serving
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
+from cai.models.remote.failures import seconds_of
 from cai.models.specs import without_address
 from cai.records import Object, Sampling, Values
 from cai.texts.wording import words_of
@@ -36,8 +37,8 @@ FIXED = {  # keys of a request that the method, the reader of the answers, or th
 }
 # Decide no row, or may hold keys.
 UNWRITTEN = (
-    "headers", "extra_body", "base_url", "out", "force", "concurrency", "rpm", "tpm", "timeout", "server_command",
-    "server_arg", "server_timeout", "keep_server",
+    "headers", "extra_body", "base_url", "out", "force", "concurrency", "rpm", "tpm", "batch", "batch_wait", "timeout",
+    "server_command", "server_arg", "server_timeout", "keep_server",
 )  # fmt: skip
 MODELS = ("model", "critic", "reviser", "judge", "accept", "against", "harm")  # fields that hold model specs
 CHANGEABLE = (
@@ -84,6 +85,12 @@ class RunSettings(BaseModel):
         repr=False,
         description="Extra HTTP header 'Name: value'; repeatable (in Python a dict).",
         json_schema_extra={"option": "--header", "repeat": True},
+    )
+    batch: bool = Field(
+        False, description="Send calls as batches of the provider: half the price, answers within hours."
+    )
+    batch_wait: str | None = Field(
+        None, description="With --batch: ask online what a batch has not answered after this time, such as 2h."
     )
     timeout: float = Field(600.0, gt=0, le=1e9, description="Seconds to wait for one call.")
     server_command: str | None = Field(
@@ -132,6 +139,15 @@ class RunSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_batch(self) -> RunSettings:
+        if self.batch_wait is not None:
+            if not self.batch:
+                raise UsageError("--batch-wait is about batches: add --batch, or leave it out")
+            if self.patience is None:
+                raise UsageError(f"--batch-wait {self.batch_wait!r} is not a time: write such as 2h, 30m or 0s")
+        return self
+
+    @model_validator(mode="after")
     def _check_retry(self) -> RunSettings:
         reasons_of(self.retry)
         return self
@@ -146,6 +162,11 @@ class RunSettings(BaseModel):
         """The folders of runs whose answers are used."""
         folders = [self.reuse] if isinstance(self.reuse, str | Path) else self.reuse
         return list(map(Path, folders))
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that a batch is waited for; None: until it is over."""
+        return None if self.batch_wait is None else seconds_of(self.batch_wait, 1.0)
 
     @property
     def connection(self) -> Connection:

@@ -98,8 +98,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """The plural of a regular noun: pairs, replies."""
-    return re.sub("([^aeiou])y$", r"\1ie", noun) + "s"
+    """The plural of a regular noun: pairs, replies, batches."""
+    return re.sub("([^aeiou])y$", r"\1ie", re.sub("ch$", "che", noun)) + "s"
 
 
 def clock(seconds: float) -> str:

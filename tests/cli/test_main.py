@@ -27,6 +27,7 @@ COMMANDS = [
     "constitution check", "constitution import", "sample", "label", "plan sample", "plan label", "audit", "judge",
     "judge calibrate", "judge bench", "constitution test", "constitution ablate",
     "train", "train sft", "train dpo", "train kto", "train reward", "chat", "merge", "report", "view", "show", "runs",
+    "batch", "batch list", "batch cancel",
 ]  # fmt: skip
 
 

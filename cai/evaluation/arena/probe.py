@@ -89,7 +89,8 @@ class ProbeRun(Run[Probed]):
     async def play(self, drivers: list[Driver], item: Probe, position: int) -> Probed:
         """One probe to what each model says of it; raises RowDropped if one of them cannot be asked."""
         numbers = range(len(drivers)) if item.models is None else item.models
-        played = await all_of(drivers[number].play(item.id, position, _score(item)) for number in numbers)
+        playing = [drivers[number].play(item.id, position, _score(item)) for number in numbers]
+        played = await all_of(playing, drivers[0].live)
         answers = dict(zip(numbers, (part.result for part in played), strict=True))
         columns = [answers.get(number, UNASKED) for number in range(len(drivers))]
         return Probed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -73,8 +74,11 @@ class AnthropicModel(HostedModel):
 
     async def send(self, payload: Values) -> Completion:
         """Ask once."""
-        read = partial(read_message, name=self.name, most=payload.get("max_tokens"))
-        return await self.answer("/v1/messages", payload, read)
+        return await self.answer("/v1/messages", payload, self.reader(payload))
+
+    def reader(self, payload: Values) -> Callable[[Values], Completion]:
+        """What reads the answer to a payload."""
+        return partial(read_message, name=self.name, most=payload.get("max_tokens"))
 
 
 def generation(name: str) -> tuple[int, int] | None:

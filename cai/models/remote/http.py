@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import aiohttp
 import orjson
@@ -155,7 +156,19 @@ class HostedModel:
         replies: the key that holds them, if it is another than that of replies in words.
         """
         replies = replies or self.replies
-        body = await self.post(path, payload, replies)
+        return self._completion(await self.post(path, payload, replies), read, replies)
+
+    def answer_in(self, status: int, raw: bytes, payload: Values) -> Completion:
+        """The answer to a payload that came in a batch; raises what it is instead, as `send` does."""
+        if not 200 <= status < 300:
+            raise self.error(read_error(status, {}, raw), payload)
+        return self._completion(self._answer(raw, payload, self.replies), self.reader(payload), self.replies)
+
+    def reader(self, payload: Values) -> Callable[[Values], Completion]:
+        """What reads the answer to a payload that asks for words."""
+        raise NotImplementedError
+
+    def _completion(self, body: Values, read: Callable[[Values], Completion], replies: str) -> Completion:
         if not is_answer(body, replies):
             held = shown(", ".join(list(body)[:8])) or "nothing"
             raise self.odd(f"JSON that holds no reply, but {held}")
@@ -167,24 +180,14 @@ class HostedModel:
 
     async def post(self, path: str, payload: Values, replies: str | None = None) -> Values:
         """Send once and return the JSON object of a 200 answer; everything else raises a `ModelError`."""
-        assert self._session is not None, "post before start"
         try:
             body = orjson.dumps(payload)
         except orjson.JSONEncodeError as error:  # a lone surrogate in a prompt, an integer over 64 bits in extra_body
             raise CallRejected("model_error", f"the request cannot be written as JSON: {error}") from None
-        url = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
         data = io.BytesIO(body) if len(body) >= LARGE else body
-        try:
-            async with self._session.post(url, data=data, allow_redirects=False) as response:
-                status = response.status
-                headers = response.headers
-                raw, whole = await read_body(response)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            # `from None`: aiohttp's errors hold the request's headers.
-            message = self._secrets.message(
-                f"no answer from {self.endpoint}: {transport_words(error, self._connection.timeout, CONNECT)}"
-            )
-            raise ModelFault(message, reached=not isinstance(error, UNREACHED)) from None
+        async with self.exchange("POST", path, data=data) as response:
+            url, status, headers = response.url, response.status, response.headers
+            raw, whole = await read_body(response)
         if 200 <= status < 300:
             if not whole:
                 raise too_large()
@@ -193,6 +196,21 @@ class HostedModel:
             target = self._secrets.message(redirect_target(url, headers.get("Location", ""))).removesuffix(path)
             raise ModelStopped(f"{self.endpoint} redirects to {target}: give that address as the base URL")
         raise self.error(read_error(status, headers, raw), payload)
+
+    @asynccontextmanager
+    async def exchange(self, method: str, path: str, **sent: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send once, and have the answer read, whatever its status; raises ModelFault if there is none, or no end."""
+        assert self._session is not None, "exchange before start"
+        url = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
+        try:
+            async with self._session.request(method, url, allow_redirects=False, **sent) as response:
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # `from None`: aiohttp's errors hold the request's headers.
+            message = self._secrets.message(
+                f"no answer from {self.endpoint}: {transport_words(error, self._connection.timeout, CONNECT)}"
+            )
+            raise ModelFault(message, reached=not isinstance(error, UNREACHED)) from None
 
     def _answer(self, raw: bytes, payload: Values, replies: str) -> Values:
         """The object that a 200 answer is, without secrets; raises the error that it holds instead."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -152,10 +152,16 @@ class OpenAIModel(HostedModel):
         """Ask once; a server is asked typed questions in each of their forms until it is known which it has."""
         if "questions" in payload:
             return await self._decide(payload)
-        chat = "messages" in payload
-        path = "/chat/completions" if chat else "/completions"
+        return await self.answer(self.path(payload), payload, self.reader(payload))
+
+    def path(self, payload: Values) -> str:
+        """Where a payload that asks for words goes."""
+        return "/chat/completions" if "messages" in payload else "/completions"
+
+    def reader(self, payload: Values) -> Callable[[Values], Completion]:
+        """What reads the answer to a payload that asks for words."""
         most = payload.get(self.habits.max_tokens, payload.get("max_tokens"))
-        return await self.answer(path, payload, partial(read_choice, name=self.name, most=most))
+        return partial(read_choice, name=self.name, most=most)
 
     async def _decide(self, payload: Values) -> Completion:
         """Typed questions, in the form that the server takes: until that is known, both are tried."""

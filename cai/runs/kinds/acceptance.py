@@ -72,7 +72,8 @@ class Accepting:
     async def play(self, driver: Driver, item: Prompt, position: int, flow: Flow[Chain]) -> Played[Chain]:
         """Play a chain; raises Unreadable if the judge's answers about the first ones cannot be read."""
         readable = self.judging.readable
-        await readable.admitted()
+        with driver.live.waiting():
+            await readable.admitted()
         try:
             played = await driver.play(item.id, position, flow)
         except CaiError:

@@ -76,6 +76,8 @@ class GenerateRun(PromptRun[Revision]):
         self.constitution = law
         self._law = law.ref  # hashing it for each row takes 0.06 ms
         self.asked = unshipped_words(law, templates)
+        if self._acceptance is not None:
+            self.asked_first = self._acceptance.judging.readable.first
 
     def seats(self) -> list[Seats]:
         """The players have the roles of their names, the critic also answers for the gate, and who accepts judges."""

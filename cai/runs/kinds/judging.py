@@ -111,7 +111,8 @@ class Judging:
 
     async def ask(self, driver: Driver, item: Contest, position: int) -> Played[Verdict]:
         """The verdict on a pair; raises Unreadable if the answers to the first pairs cannot be read."""
-        await self.readable.admitted()
+        with driver.live.waiting():
+            await self.readable.admitted()
         assert item.a is not None and item.b is not None
         flow = self.flow(Pair(item.messages, item.a, item.b), self._choose(item), weighted=self.all)
         try:

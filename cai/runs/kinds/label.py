@@ -109,8 +109,8 @@ class LabelRun(Run[Label]):
         self.is_replanned = self._target is not None
         super().__init__(source, settings, f"{law.name}-labels", templates, players, identity)
         self.asked = unshipped_words(law, templates)
-        if pairs is not None:
-            self.total = len(pairs)
+        self.asked_first = self.judging.readable.first
+        self.total = None if pairs is None else len(pairs)
         self.calibration = None if settings.calibration is None else read_calibration(settings, self.judging.binding)
 
     def seats(self) -> list[Seats]:
@@ -149,10 +149,9 @@ class LabelRun(Run[Label]):
         """Look at the labels of an earlier session, too: can the judge be read, and how many pairs are kept?"""
         drivers = await super().begin(folder)
         await self.judging.prepare()
-        path = folder.path / folder.rows_file
         if self._target is not None:
             filters = filters_of(ExportOptions(**self.cut_options()), self.calibration)
-            self._target.read(path, filters, folder.is_finished)
+            self._target.read(folder.path / folder.rows_file, filters, folder.is_finished)
         for row in folder.first_rows(CHECKED):
             self.judging.readable.watch(row.votes)
         return drivers

@@ -28,6 +28,11 @@ class JudgeCheck:
         self._permits = asyncio.Semaphore(CHECKED)  # pairs that may be asked about before the check
         self._unreadable: Unreadable | None = None
 
+    @property
+    def first(self) -> int:
+        """How many pairs are asked about before the others; 0 if that does not matter."""
+        return 0 if self._passed else CHECKED
+
     async def admitted(self) -> None:
         """Returns when the judge is known to be readable, or this pair is among the first; else raises Unreadable."""
         if self._passed:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from cai.calls.flow import Driver
+from cai.calls.live import Live
 from cai.calls.model import Model, spec_of, temperature_words
 from cai.calls.prices import Price, total_usage
 from cai.calls.seats import Played
@@ -18,7 +19,7 @@ from cai.export.export import export_run, last_options
 from cai.folder.identity import identity_hash
 from cai.folder.info import ANEW, find_info
 from cai.folder.run import RunFolder
-from cai.models import open_models
+from cai.models import open_models, provider_of
 from cai.models.specs import has_address
 from cai.records import Candidates, Place, Prompt, Values
 from cai.runs.kind import Seats
@@ -84,6 +85,8 @@ class SampleRun(PromptRun[Candidates]):
                 "logprob, score or vote"
             )
         values = {name: value for name, value in settings if name not in OWN and value is not None}
+        if not provider_of(judge).batches:
+            values |= {"batch": False, "batch_wait": None}
         origin = {"command": "sample", "run": identity_hash(self.identity), "n": self.replies}
         max_tokens = max(settings.max_tokens, VERDICT)
         label_settings = LabelSettings(**values, max_tokens=max_tokens, out=self.out / "labels")
@@ -111,7 +114,8 @@ class SampleRun(PromptRun[Candidates]):
     async def play(self, drivers: list[Driver], item: Prompt, position: int) -> Candidates:
         """One prompt to its candidates; raises RowDropped if none can be used."""
         numbers = range(self.settings.each)
-        played = await all_of(driver.play(item.id, position, sample(item, self._ask, numbers)) for driver in drivers)
+        playing = [driver.play(item.id, position, sample(item, self._ask, numbers)) for driver in drivers]
+        played = await all_of(playing, drivers[0].live)
         replies = tuple(reply for part in played for reply in part.result)
         calls = tuple(call for part in played for call in part.calls)
         problems = [reply.problem for reply in replies]
@@ -221,9 +225,11 @@ class SampleRun(PromptRun[Candidates]):
             yield f"the best replies in {self.out / 'sft.jsonl'}; train on them with: cai train sft {folder}"
 
 
-async def all_of(playing: Iterable[Awaitable[Played[T]]]) -> list[Played[T]]:
+async def all_of(playing: Iterable[Awaitable[Played[T]]], live: Live) -> list[Played[T]]:
     """What several flows come to; after an error the others are awaited, since what is on its way is paid for."""
-    results = await asyncio.gather(*playing, return_exceptions=True)
+    tasks = list(map(asyncio.ensure_future, playing))
+    with live.apart(tasks):
+        results = await asyncio.gather(*tasks, return_exceptions=True)
     errors = [each for each in results if isinstance(each, BaseException)]
     finished = [each for each in results if isinstance(each, Played)]
     if errors:

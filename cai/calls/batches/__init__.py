@@ -1,0 +1,1 @@
+"""Calls that are gathered and sent as a provider's batch."""

@@ -1,0 +1,238 @@
+"""Calls that all live flows wait for, sent as batches: a wave of them whenever nothing else can go on.
+
+It knows nothing of providers, and nothing of flows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from math import inf
+from pathlib import Path
+
+from cai.calls.batches.follow import Course, Follower
+from cai.calls.batches.service import BatchService, Instead, Item, Outcome
+from cai.calls.batches.spool import FOLDER, Spool
+from cai.calls.live import Live
+from cai.calls.prices import Tally
+from cai.errors import ModelBusy, ModelError, ModelFault
+from cai.folder.journal.batches import COLLECTED, OPEN, Batch, BatchJournal
+from cai.folder.journal.store import Store
+from cai.records import Completion, Values
+from cai.texts.wording import counted
+
+log = logging.getLogger("cai")
+MOST_AGE = 600.0  # seconds that a call waits for others whose flows still do something else
+CLOSING = 10.0  # seconds at the end for deleting files at the provider
+ATTEMPTS = 3  # waves in which a call is sent until its row is lost
+
+
+class Batches:
+    """The batches of one model in a run folder.
+
+    wait: seconds after which what a batch has not answered is asked online. most: calls of a file, which becomes
+    smaller if too much waits at the provider.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        service: BatchService,
+        store: Store,
+        folder: Path,
+        live: Live,
+        tally: Tally,
+        wait: float | None,
+    ) -> None:
+        self.model, self.service, self.folder, self.tally = model, service, folder, tally
+        self.wait = inf if wait is None else wait
+        self.store = store
+        self.journal = BatchJournal(store.rows.db, store.rows.guard)
+        self.most = service.most_calls
+        self._live = live
+        self._waiting: dict[bytes, asyncio.Future[Outcome]] = {}
+        self._spools: dict[str, Spool] = {}  # by endpoint
+        self._there: dict[bytes, Batch] = {}  # batches by the calls whose answers they may have
+        self._wanted: dict[int, Batch] = {}  # those to be looked at
+        self._followed: dict[int, asyncio.Task[None]] = {}
+        self._courses: dict[int, Course] = {}  # of those that are followed
+        self._stopped: BaseException | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_crowded = False  # too much waited at the provider
+        self._follower = Follower(self)
+        self._wave = 0
+        for batch in self.journal.batches(model):
+            self._wave = max(self._wave, batch.wave)
+            keys = self.journal.unsettled(batch) if batch.state == OPEN else []
+            self._there.update(dict.fromkeys(keys, batch))
+            if batch.state == OPEN and not keys:
+                batch.state = COLLECTED
+            if batch.state == COLLECTED:
+                self._wanted[batch.id] = batch  # a kill came before its files were deleted
+        live.on_quiet(self.flush)
+
+    async def ask(self, key: bytes, payload: Values) -> Completion | None:
+        """The answer to a call, as a batch has it; None: it is to be asked by itself.
+
+        Raises what the answer is instead, or after some waves that it was not answered.
+        """
+        endpoint = self.service.endpoint(payload)
+        if endpoint is None:
+            return None
+        tries = 0
+        while tries < ATTEMPTS:
+            if self._stopped is not None:
+                raise self._stopped
+            # Neither a context manager nor another coroutine: tens of thousands wait here, and each takes 0.3 KB.
+            future = self._sent(key, endpoint, payload)
+            self._live.add(-1)
+            try:
+                outcome = await future
+            finally:
+                self._live.add(1)
+            if outcome is Instead.ONLINE:
+                return None
+            if outcome is Instead.LATER:
+                continue
+            fault: ModelError = ModelFault("the provider's batch has no answer to it", reached=True)
+            if isinstance(outcome, Item):
+                try:
+                    return self.service.read(payload, outcome)
+                except (ModelBusy, ModelFault) as error:
+                    fault = error
+            tries += 1
+            self.tally.retries += 1
+        raise ModelFault(f"{fault} ({counted(tries, 'wave')})", reached=True)
+
+    def _sent(self, key: bytes, endpoint: str, payload: Values) -> asyncio.Future[Outcome]:
+        """What will become of a call in the next wave."""
+        future = self._waiting.get(key)
+        if future is not None:
+            return future
+        future = self._waiting[key] = asyncio.get_running_loop().create_future()
+        batch = self._there.get(key)
+        if batch is not None:
+            self._wanted[batch.id] = batch
+        else:
+            self._gather(key, endpoint, payload)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(MOST_AGE, self.flush)
+        return future
+
+    def _gather(self, key: bytes, endpoint: str, payload: Values) -> None:
+        spool = self._spools.get(endpoint)
+        line = b"" if spool is None else spool.line(payload)
+        if spool is None or not spool.takes(line):
+            self._send(endpoint)
+            spool = self._spools[endpoint] = Spool(self.folder, self.service, endpoint)
+            line = spool.line(payload)
+        spool.add(key, line)
+        self.tally.sent += 1
+        if len(spool.keys) >= self.most:
+            self._send(endpoint)
+
+    def flush(self) -> None:
+        """Send what has gathered, and look at the batches of earlier sessions that are waited for."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for endpoint in list(self._spools):
+            self._send(endpoint)
+        self._wave = max((batch.wave for batch in self._there.values()), default=self._wave)
+        for number in list(self._wanted):
+            self._follow(self._wanted.pop(number), is_new=False)
+
+    def _send(self, endpoint: str) -> None:
+        """Commit to send what has gathered for an endpoint, and begin to."""
+        spool = self._spools.pop(endpoint, None)
+        if spool is None:
+            return
+        spool.finish()
+        batch = self.journal.intend(spool.nonce, self.model, endpoint, spool.keys, self._wave + 1)
+        self.store.flush()
+        self._there.update(dict.fromkeys(spool.keys, batch))
+        self._follow(batch, is_new=True)
+
+    def _follow(self, batch: Batch, *, is_new: bool) -> None:
+        if batch.id in self._followed:
+            return
+        course = self._courses[batch.id] = Course(batch, self.journal.keys(batch), is_new)
+        task = asyncio.ensure_future(self._follower.follow(course))
+        self._followed[batch.id] = task
+        task.add_done_callback(lambda task: self._ended(batch, task))
+
+    def _ended(self, batch: Batch, task: asyncio.Task[None]) -> None:
+        del self._followed[batch.id], self._courses[batch.id]
+        if not self._followed:
+            self.tally.waiting = ""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self.stop(error)
+
+    # For the follower
+
+    def deadline(self, batch: Batch) -> float:
+        """When what a batch has not answered is asked online, in unix time."""
+        return batch.created_at + self.wait
+
+    def is_wanted(self, keys: Sequence[bytes]) -> bool:
+        """Whether somebody waits for one of these calls."""
+        return any(key in self._waiting for key in keys)
+
+    def give(self, key: bytes, outcome: Outcome) -> bool:
+        """Hand an outcome to whoever waits for it; whether somebody does."""
+        future = self._waiting.pop(key, None)
+        if future is None or future.done():
+            return False
+        self._there.pop(key, None)
+        future.set_result(outcome)
+        return True
+
+    def forget(self, keys: Sequence[bytes]) -> None:
+        """Note that a batch has nothing more for these calls."""
+        for key in keys:
+            self._there.pop(key, None)
+
+    # The end
+
+    def stop(self, error: BaseException) -> None:
+        """Give an error to all who wait, now or later; batches on their way stay with the provider."""
+        self._stopped = self._stopped or error
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
+    async def close(self) -> None:
+        """Stop looking at batches, and say how many are left to a later session."""
+        if self._timer is not None:
+            self._timer.cancel()
+        ending = [self._followed[number] for number, course in self._courses.items() if course.is_ending]
+        tasks = list(self._followed.values())
+        if ending:
+            await asyncio.wait(ending, timeout=CLOSING)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for spool in self._spools.values():
+            spool.discard()
+        self._spools.clear()
+        with suppress(OSError):
+            (self.folder / FOLDER).rmdir()  # unless it holds a file that is to be sent
+
+
+def remove_spools(folder: Path, journal: BatchJournal) -> None:
+    """Remove the files of calls that a kill left behind, but for those that are to be sent."""
+    needed = {batch.nonce for batch in journal.batches() if batch.state == OPEN and batch.name is None}
+    for path in (folder / FOLDER).glob("*.jsonl"):
+        if path.stem not in needed:
+            path.unlink(missing_ok=True)
+
+
+def left_at_provider(journal: BatchJournal) -> list[Batch]:
+    """The batches whose answers are still to be taken."""
+    return [batch for batch in journal.batches() if batch.state == OPEN and batch.file is not None]

@@ -1,0 +1,1 @@
+"""The batches of providers, asked through the session of a model, with its key, proxy and secrets."""

@@ -1,0 +1,147 @@
+"""Batches of OpenAI, Azure and those who imitate them: files of calls, `/files` and `/batches`.
+
+A batch has metadata, by which one is found whose name was never heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+
+from cai.calls.batches.service import Frame, Item, Standing
+from cai.errors import CallRejected, ModelStopped
+from cai.folder.journal.batches import Batch
+from cai.models.remote.batch.wire import CLOCKS_APART, Gone, Wire, body_of
+from cai.models.remote.envelope import known
+from cai.models.remote.openai import OpenAIModel
+from cai.records import Values
+
+OVER = ("completed", "failed", "expired", "cancelled")
+UNANSWERED = ("batch_expired", "batch_cancelled", "batch_canceled")
+CROWDED = "token_limit_exceeded"  # more tokens wait at the provider than this account may have there
+PAGE = 100
+
+
+class OpenAIBatches(Wire):
+    """The batches of a model behind OpenAI's protocol."""
+
+    most_calls = 50_000
+    most_bytes = 200 * 10**6
+    frame = Frame(b"", b"\n", b"\n")
+
+    def __init__(self, model: OpenAIModel, timeout: float, run: str) -> None:
+        super().__init__(model, timeout, run)
+        self._version = "" if model.preset.name == "azure" else "/v1"
+        self._path_of = model.path
+
+    def endpoint(self, payload: Values) -> str | None:
+        """The path of a call; None for typed questions, which no batch takes."""
+        return None if "questions" in payload else self._version + self._path_of(payload)
+
+    def line(self, nonce: str, place: int, endpoint: str, payload: Values) -> bytes:
+        """A call as a line of a file."""
+        try:
+            return orjson.dumps({"custom_id": str(place), "method": "POST", "url": endpoint, "body": payload})
+        except orjson.JSONEncodeError as error:
+            raise CallRejected("model_error", f"the request cannot be written as JSON: {error}") from None
+
+    def place(self, nonce: str, name: str) -> int | None:
+        """The place of a call by its name."""
+        return int(name) if name.isdecimal() and name.isascii() else None
+
+    async def upload(self, path: Path, batch: Batch, *, again: bool) -> str:
+        """Upload a file, or find it."""
+        name = f"cai-{batch.nonce}.jsonl"
+        if again:
+            async for file in self._listed("/files", purpose="batch"):
+                if file.get("filename") == name:
+                    return str(file["id"])
+        with open(path, "rb") as content:
+            form = aiohttp.MultipartWriter("form-data")
+            form.append("batch").set_content_disposition("form-data", name="purpose")
+            part = form.append(content, {"Content-Type": "application/jsonl"})
+            part.set_content_disposition("form-data", name="file", filename=name)
+            added = await self.json("POST", "/files", data=form, headers={"Content-Type": form.content_type})
+            return str(added["id"])
+
+    async def create(self, path: Path, batch: Batch) -> str:
+        """Create a batch of an uploaded file."""
+        body = {
+            "input_file_id": batch.file,
+            "endpoint": batch.endpoint,
+            "completion_window": "24h",
+            "metadata": {"cai": batch.nonce, "run": self.run},
+        }
+        return str((await self.json("POST", "/batches", data=orjson.dumps(body)))["id"])
+
+    async def find(self, batch: Batch) -> str | None:
+        """The batch with this nonce among those made since."""
+        async for listed in self._listed("/batches"):
+            if known(listed.get("metadata")).get("cai") == batch.nonce:
+                return str(listed["id"])
+            if float(listed.get("created_at") or 0) < batch.created_at - CLOCKS_APART:
+                break
+        return None
+
+    async def _listed(self, path: str, **query: str) -> AsyncIterator[Values]:
+        """What a list holds, the newest first, page by page."""
+        after: dict[str, str] = {}
+        while True:
+            page = await self.json("GET", path, params={"limit": str(PAGE), **query, **after})
+            entries = [entry for entry in page.get("data") or [] if isinstance(entry, dict) and "id" in entry]
+            for entry in entries:
+                yield entry
+            if not entries or not page.get("has_more"):
+                return
+            after = {"after": str(entries[-1]["id"])}
+
+    async def look(self, name: str) -> Standing:
+        """How far a batch is."""
+        try:
+            batch = await self.json("GET", f"/batches/{name}")
+        except Gone:
+            return Standing(is_over=True)
+        counts = known(batch.get("request_counts"))
+        done = sum(count for count in (counts.get("completed"), counts.get("failed")) if type(count) is int)
+        status = batch.get("status")
+        problem, is_crowded = "", False
+        if status == "failed":
+            errors = [known(error) for error in known(batch.get("errors")).get("data") or []]
+            is_crowded = any(error.get("code") == CROWDED for error in errors)
+            problem = "; ".join(f"{error.get('code')}: {error.get('message')}" for error in errors[:3]) or "no reason"
+        files = [batch.get(key) for key in ("output_file_id", "error_file_id")]
+        return Standing(status in OVER, done, problem, is_crowded, tuple(str(file) for file in files if file))
+
+    async def items(self, name: str, standing: Standing) -> AsyncGenerator[tuple[str, Item | None]]:
+        """The lines of the file with answers, then of the one with errors."""
+        for file in standing.files:
+            with suppress(Gone):
+                async for line in self.lines(f"/files/{file}/content"):
+                    yield str(line.get("custom_id")), _item(line)
+
+    async def cancel(self, name: str) -> None:
+        """Have a batch end early; one that is over already is left alone."""
+        with suppress(CallRejected, ModelStopped):
+            await self.json("POST", f"/batches/{name}/cancel")
+
+    async def delete(self, batch: Batch, standing: Standing) -> None:
+        """Delete what was uploaded, and the results."""
+        for file in filter(None, (batch.file, *standing.files)):
+            with suppress(Gone):
+                await self.json("DELETE", f"/files/{file}")
+
+
+def _item(line: Values) -> Item | None:
+    """What a line says of its call; an error without an answer has its code and message."""
+    response, error = known(line.get("response")), known(line.get("error"))
+    if response:
+        status: Any = response.get("status_code")
+        return Item(status if type(status) is int else 502, body_of(response.get("body")))
+    if not error or error.get("code") in UNANSWERED:
+        return None
+    return Item(502, body_of({"error": error}))

@@ -1,0 +1,92 @@
+"""The batches of a run: which of its models have them, and how many of its flows live at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from cai.calls.batches.waves import Batches, left_at_provider, remove_spools
+from cai.calls.live import Live
+from cai.calls.model import Model, spec_of
+from cai.calls.prices import Tally
+from cai.errors import RunError, UsageError
+from cai.folder.identity import identity_hash
+from cai.folder.journal.batches import Batch, BatchJournal
+from cai.folder.run import RunFolder
+from cai.models import PROVIDERS, provider_of
+from cai.records import Object
+from cai.texts.wording import counted, listed
+
+log = logging.getLogger("cai")
+LIVE = 50_000  # flows at once: each takes a kilobyte and its texts, and a file holds as many calls
+
+
+def check_batches(models: Sequence[Model]) -> None:
+    """Raise UsageError if no model of a run is asked in batches."""
+    if not any(provider_of(model).batches for model in models):
+        names = listed(sorted({spec_of(model) for model in models}))
+        known = listed([f"{name}:NAME" for name, provider in PROVIDERS.items() if provider.batches])
+        raise UsageError(f"--batch: {names} takes no batches: use {known}, or leave out --batch")
+
+
+def open_batches(
+    folder: RunFolder, models: Sequence[Model], settings: Any, identity: Object, live: Live, tally: Tally
+) -> dict[int, Batches]:
+    """The batches of a run by the ids of its models; none without --batch.
+
+    Raises RunError if calls without would be paid twice: the folder has batches whose answers are still to be taken.
+    """
+    journal = BatchJournal(folder.store.rows.db, folder.store.rows.guard)
+    if not settings.batch:
+        left = left_at_provider(journal)
+        if left:
+            raise RunError(
+                f"{folder.path} has {counted(len(left), 'batch')} whose answers are still at the provider: add --batch "
+                "to take them; with --batch-wait 0s they are cancelled, and what they have not answered is asked online"
+            )
+        return {}
+    check_batches(models)
+    remove_spools(folder.path, journal)
+    run = identity_hash(identity)
+    opened = {}
+    for model in models:
+        make = provider_of(model).batches
+        if make is not None:
+            service = make(model, settings.timeout, run)
+            wait = settings.patience
+            opened[id(model)] = Batches(spec_of(model), service, folder.store, folder.path, live, tally, wait)
+    return opened
+
+
+async def close_batches(folder: RunFolder, opened: Mapping[int, Batches]) -> None:
+    """Let go of the batches of a run, and say how many go on at the provider."""
+    for batches in opened.values():
+        await batches.close()
+    left: list[Batch] = []
+    if opened:
+        with suppress(RunError):  # which has ended the run, and is shown
+            left = left_at_provider(BatchJournal(folder.store.rows.db, folder.store.rows.guard))
+    if left:
+        are = "batch is" if len(left) == 1 else "batches are"
+        log.warning("%d %s in progress at the provider; the same command picks up the answers", len(left), are)
+
+
+def most_flows(run: Any) -> int:
+    """How many flows of a run may live at once if calls go in batches."""
+    roles = max(len(players) for players, _, _ in run.seats())
+    return max(1, LIVE // roles)
+
+
+async def flows_at_once(run: Any) -> int | None:
+    """How many flows live at once, if calls go in batches: all that one file has room for."""
+    if not run.settings.batch:
+        return None
+    most = most_flows(run)
+    total: int | None = run.total
+    if total is None:
+        return max(1, await asyncio.to_thread(lambda: sum(1 for _ in islice(run.items(), most))))
+    return min(most, max(1, total))

@@ -1,0 +1,323 @@
+"""Runs whose calls go in batches: the same rows as online, each call paid once, whatever a provider does."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batched import KINDS, PROMPTS, PROVIDERS, Server, batch_server, cuts, generated, hurry, killed
+from kept import call_keys
+
+import cai
+from cai.errors import BudgetReached, ModelStopped, RunError, ServerDown, UsageError
+from cai.runs.batch_list import batches_in
+from cai.runs.kinds.generate import GenerateRun
+from cai.runs.kinds.settings import GenerateSettings
+from cai.runs.plan import estimate
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with batch_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server that has seen nothing, and behaves."""
+    hurry(monkeypatch)
+    running.behave()
+    return running
+
+
+@pytest.fixture(scope="module")
+def online(running: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """What an online run of generate comes to, by provider."""
+    with pytest.MonkeyPatch.context() as patch:
+        hurry(patch)
+        found = {}
+        for provider in PROVIDERS:
+            folder = tmp_path_factory.mktemp(provider) / "run"
+            generated(running, folder, provider)
+            found[provider] = cuts(folder)
+    return found
+
+
+def states(folder: Path) -> list[str]:
+    with closing(sqlite3.connect(folder / "calls.sqlite")) as db:
+        return [state for (state,) in db.execute("SELECT state FROM batch ORDER BY id")]
+
+
+def paid_once(server: Server, folder: Path) -> None:
+    """Every call that was answered is there; a question that is asked for several replies is several calls."""
+    assert server.stats()["statuses"]["200"] == len(call_keys(folder))
+
+
+def info(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return found
+
+
+# The same rows
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_and_exports_are_those_of_an_online_run(server: Server, tmp_path: Path, kind: str, provider: str) -> None:
+    play = KINDS[kind]
+    play(server, tmp_path / "online", provider)
+    server.behave()
+    play(server, tmp_path / "batched", provider, batch=True)
+    assert cuts(tmp_path / "batched") == cuts(tmp_path / "online")
+    paid_once(server, tmp_path / "batched")
+    assert server.did("create") and set(states(tmp_path / "batched")) == {"cleared"}
+    assert server.tell()["files"] == 0
+
+
+def test_a_wave_is_one_batch_of_what_all_prompts_wait_for(server: Server, tmp_path: Path) -> None:
+    generated(server, tmp_path / "run", batch=True, gate=False)
+    assert server.did("create") == [line for line in server.did("create") if line.endswith(" of 6")]
+    assert len(server.did("create")) == 3  # a reply, a critique, a revision
+    assert server.stats()["statuses"] == {"200": 18}
+
+
+def test_the_first_pairs_show_whether_a_judge_can_be_read_before_the_others_are_sent(
+    server: Server, tmp_path: Path
+) -> None:
+    pairs = [{"prompt": f"Question {n}?", "chosen": f"It is {n}.", "rejected": "No."} for n in range(50)]
+    common = {"judge": "openai:m", "base_url": server.base("openai"), "min_confidence": 0.6, "principles": 1}
+    list(cai.label(pairs, "harmless", out=tmp_path / "run", batch=True, **common))
+    assert [line.split()[-1] for line in server.did("create")] == ["40", "60"]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_folder_goes_on_online_or_in_batches(
+    server: Server, online: dict[str, Any], tmp_path: Path, provider: str
+) -> None:
+    out = tmp_path / "run"
+    generated(server, out, provider, batch=True, limit=2)
+    generated(server, out, provider, limit=4)
+    generated(server, out, provider, batch=True)
+    assert cuts(out) == online[provider]
+    paid_once(server, out)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_what_a_batch_does_not_answer_in_time_goes_online(
+    server: Server, online: dict[str, Any], tmp_path: Path, provider: str
+) -> None:
+    server.behave(takes=1e9)
+    generated(server, tmp_path / "run", provider, batch=True, batch_wait="0s")
+    assert cuts(tmp_path / "run") == online[provider]
+    assert server.did("cancel")
+    paid_once(server, tmp_path / "run")
+
+
+def test_a_call_that_is_refused_costs_its_row_alone(server: Server, tmp_path: Path) -> None:
+    prompts = [*PROMPTS, {"id": "bad", "prompt": "POISON?"}]
+    generated(server, tmp_path / "online", prompts=prompts)
+    server.behave()
+    generated(server, tmp_path / "batched", prompts=prompts, batch=True)
+    assert cuts(tmp_path / "batched") == cuts(tmp_path / "online")
+    assert len(cuts(tmp_path / "batched")["dropped.jsonl"].splitlines()) == 1
+    paid_once(server, tmp_path / "batched")
+
+
+# Faults that change nothing
+
+HARMLESS: dict[str, dict[str, Any]] = {
+    "results in any order": {"shuffle": True},
+    "every line twice": {"duplicate": True},
+    "lines that are none": {"garbage": 3},
+    "missing lines": {"missing": 4},
+    "calls that fail with 429": {"errors": {"429": 3}},
+    "calls that fail with 500": {"errors": {"500": 3}},
+    "no file with answers": {"errors": {"500": 6}},
+    "a batch that expires half done": {"expire": 1},
+    "a download that breaks off": {"resets": 2},
+    "a batch that is taken and not confirmed": {"die_creating": 1},
+    "the same, and not listed at first": {"die_creating": 1, "lag": 1},
+    "429 for requests about batches": {"busy": 2},
+    "small pages of lists": {"page": 1, "die_creating": 3},
+}
+OF_FILES: dict[str, dict[str, Any]] = {
+    "an upload that is taken and not confirmed": {"die_uploading": 1},
+    "a file that is not known yet": {"not_found": 2},
+    "too many tokens that wait": {"token_cap": 4},
+    "room for a single call": {"token_cap": 1},
+}
+FAULTS = [(provider, name, knobs) for provider in PROVIDERS for name, knobs in HARMLESS.items()]
+FAULTS += [("openai", name, knobs) for name, knobs in OF_FILES.items()]
+
+
+@pytest.mark.parametrize(("provider", "name", "knobs"), FAULTS, ids=[f"{fault[0]} {fault[1]}" for fault in FAULTS])
+def test_a_fault_changes_no_row_and_costs_nothing(
+    server: Server, online: dict[str, Any], tmp_path: Path, provider: str, name: str, knobs: dict[str, Any]
+) -> None:
+    server.behave(**knobs)
+    generated(server, tmp_path / "run", provider, batch=True)
+    assert cuts(tmp_path / "run") == online[provider]
+    if "missing" not in knobs:  # a call without a line may have been answered, and is not paid
+        paid_once(server, tmp_path / "run")
+    assert set(states(tmp_path / "run")) == {"cleared"}
+
+
+# Faults that end the run
+
+
+def test_calls_that_no_batch_answers_end_the_run_after_some_waves(server: Server, tmp_path: Path) -> None:
+    server.behave(errors={"500": 3})
+    with pytest.raises(ServerDown, match="3 waves"):
+        generated(server, tmp_path / "run", prompts=PROMPTS[:1], batch=True)
+    assert len(server.did("create")) == 3
+    assert len(generated(server, tmp_path / "run", prompts=PROMPTS[:1], batch=True)) == 1
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_no_credit_ends_the_run_which_can_be_resumed(
+    server: Server, online: dict[str, Any], tmp_path: Path, provider: str
+) -> None:
+    server.behave(credit=1)
+    with pytest.raises(ModelStopped, match="out of credit"):
+        generated(server, tmp_path / "run", provider, batch=True)
+    generated(server, tmp_path / "run", provider, batch=True)
+    assert cuts(tmp_path / "run") == online[provider]
+    paid_once(server, tmp_path / "run")
+
+
+def test_a_file_that_the_provider_refuses_ends_the_run_and_says_why(
+    server: Server, online: dict[str, Any], tmp_path: Path
+) -> None:
+    server.behave(invalid=1)
+    with pytest.raises(ModelStopped, match="This line is not parseable"):
+        generated(server, tmp_path / "run", batch=True)
+    generated(server, tmp_path / "run")
+    assert cuts(tmp_path / "run") == online["openai"]
+
+
+def test_batches_that_are_under_way_are_not_paid_again_online(
+    server: Server, online: dict[str, Any], tmp_path: Path
+) -> None:
+    killed("Follower._watch", "before", 1, lambda: generated(server, tmp_path / "run", batch=True))
+    with pytest.raises(RunError, match="1 batch whose answers are still at the provider"):
+        generated(server, tmp_path / "run")
+    generated(server, tmp_path / "run", batch=True, batch_wait="0s")
+    assert cuts(tmp_path / "run") == online["openai"]
+    paid_once(server, tmp_path / "run")
+
+
+# Kills
+
+PLACES = {
+    "before a call is in a file": ("Batches._gather", "before", 4),
+    "before the intent": ("BatchJournal.intend", "before", 1),
+    "with the intent not committed": ("BatchJournal.intend", "after", 1),
+    "with the intent committed and nothing uploaded": ("Batches._follow", "before", 1),
+    "with a file uploaded and not noted": ("Follower._note", "before", 1),
+    "with a file noted": ("Follower._note", "after", 1),
+    "with a batch created and not noted": ("Follower._note", "before", 2),
+    "with a batch noted": ("Follower._note", "after", 2),
+    "in the middle of the answers": ("Batches.give", "before", 4),
+    "with all answers and nothing settled": ("Follower._settle", "before", 1),
+    "with all settled and not noted": ("Follower._note", "before", 3),
+    "with all settled": ("Follower._note", "after", 3),
+    "with files deleted and not noted": ("Follower._note", "before", 4),
+    "with files deleted": ("Follower._note", "after", 4),
+    "with the second batch created and not noted": ("Follower._note", "before", 6),
+    "in the middle of the second answers": ("Batches.give", "before", 9),
+}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("place", PLACES)
+def test_a_kill_between_any_two_steps_costs_nothing(
+    server: Server, online: dict[str, Any], tmp_path: Path, place: str, provider: str
+) -> None:
+    killed(*PLACES[place], lambda: generated(server, tmp_path / "run", provider, batch=True))
+    generated(server, tmp_path / "run", provider, batch=True)
+    assert cuts(tmp_path / "run") == online[provider]
+    paid_once(server, tmp_path / "run")
+    assert set(states(tmp_path / "run")) == {"cleared"}
+    assert not (tmp_path / "run" / "batches").exists()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_run_that_is_killed_at_every_step_ends_as_one_that_is_left_alone(
+    server: Server, online: dict[str, Any], tmp_path: Path, provider: str
+) -> None:
+    for method, side, nth in PLACES.values():
+        killed(method, side, nth, lambda: generated(server, tmp_path / "run", provider, batch=True))
+    generated(server, tmp_path / "run", provider, batch=True)
+    assert cuts(tmp_path / "run") == online[provider]
+    paid_once(server, tmp_path / "run")
+
+
+# Money and plans
+
+
+def test_a_batch_costs_half_and_what_goes_online_all(server: Server, tmp_path: Path) -> None:
+    price = {"price": "1000,2000"}
+    for name, settings in {"online": {}, "batched": {"batch": True}}.items():
+        generated(server, tmp_path / name, **price, **settings)
+    server.behave(takes=1e9)
+    generated(server, tmp_path / "mixed", batch=True, batch_wait="0s", **price)
+    online, batched, mixed = (info(tmp_path / name)["cost_usd"] for name in ("online", "batched", "mixed"))
+    assert batched == pytest.approx(online / 2)
+    assert online / 2 < mixed < online  # a third of each batch was answered before it was cancelled
+
+
+def test_a_file_that_does_not_fit_under_the_cap_is_smaller(
+    server: Server, online: dict[str, Any], tmp_path: Path
+) -> None:
+    worst = 0.5 * (700 * 1000 + 512 * 2000) / 1e6  # of a call, at most
+    generated(server, tmp_path / "free", batch=True, price="1000,2000")
+    cost, files = info(tmp_path / "free")["cost_usd"], len(server.did("create"))
+    server.behave()
+    generated(server, tmp_path / "run", batch=True, price="1000,2000", max_cost=cost + 2 * worst)
+    assert cuts(tmp_path / "run")["revisions.jsonl"] == online["openai"]["revisions.jsonl"]
+    assert len(server.did("create")) > files
+    paid_once(server, tmp_path / "run")
+
+
+def test_the_cap_holds(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(BudgetReached):
+        generated(server, tmp_path / "run", batch=True, price="1000,2000", max_cost=2.0)
+    assert info(tmp_path / "run")["cost_usd"] <= 2.0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"rounds": 2, "gate": False}, {"rounds": 2}, {"rounds": 1}], ids=["five", "gated", "one round"]
+)
+def test_a_plan_says_how_many_waves_there_will_be(server: Server, tmp_path: Path, settings: dict[str, Any]) -> None:
+    common = {"constitution": "harmless", "model": "openai:m", "base_url": server.base("openai"), "batch": True}
+    plan = estimate(GenerateRun(PROMPTS, GenerateSettings(**common, **settings)))
+    generated(server, tmp_path / "run", batch=True, **settings)
+    assert plan.waves == max(batch.wave for batch in batches_in(tmp_path / "run").batches)
+    if settings.get("gate") is False:
+        assert plan.waves == 5
+    assert f"{plan.waves} waves of batches" in "\n".join(plan.lines())
+
+
+def test_a_plan_halves_the_price(server: Server) -> None:
+    common = {"constitution": "harmless", "model": "openai:m", "price": "1,2"}
+    costs = [
+        estimate(GenerateRun(PROMPTS, GenerateSettings(**common, batch=batch))).cost_usd for batch in (False, True)
+    ]
+    assert costs[0] and costs[1] == pytest.approx(costs[0] / 2)
+
+
+# Settings
+
+
+def test_a_model_without_batches_is_refused() -> None:
+    with pytest.raises(UsageError, match="takes no batches"):
+        cai.generate(PROMPTS, "harmless", model="ollama:m", batch=True)
+    with pytest.raises(UsageError, match="add --batch"):
+        cai.generate(PROMPTS, "harmless", model="openai:m", batch_wait="2h")
+    with pytest.raises(UsageError, match="is not a time"):
+        cai.generate(PROMPTS, "harmless", model="openai:m", batch=True, batch_wait="soon")
