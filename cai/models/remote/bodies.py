@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from contextlib import suppress
 
@@ -10,8 +11,14 @@ import aiohttp
 from cai.errors import CallRejected
 
 MOST = 64 * 2**20  # bytes of an answer that are read, decompressed; a reply has a few thousand
+LARGE = 2**20  # bytes of a request; aiohttp wants larger ones as a file object, and warns
 BEGINNING = 2**20  # bytes that are kept of a longer one
 STREAM = re.compile(rb"(data|event|id|retry)?:|\{.*\}\s*\n\s*\{")  # server-sent events, or JSON in lines
+
+
+def as_sent(body: bytes) -> bytes | io.BytesIO:
+    """The body of a request as aiohttp takes it."""
+    return io.BytesIO(body) if len(body) >= LARGE else body
 
 
 async def read_body(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:

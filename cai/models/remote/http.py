@@ -5,7 +5,6 @@ It never retries: one call of `post` is one request.
 
 from __future__ import annotations
 
-import io
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -31,19 +30,17 @@ from cai.errors import (
     UsageError,
 )
 from cai.models.remote.addresses import base_of, key_variables, path_advice, proxy_for, redirect_target
-from cai.models.remote.bodies import form_of, read_body, too_large
+from cai.models.remote.bodies import as_sent, form_of, read_body, too_large
 from cai.models.remote.envelope import error_instead, is_answer, known
 from cai.models.remote.failures import Failure, error_inside, loads, read_error, shown
 from cai.models.remote.fields import way_out
 from cai.models.remote.meanings import meaning_of
 from cai.models.remote.presets import Preset
 from cai.models.remote.secrets import Secrets, secrets_of
-from cai.models.remote.transport import UNREACHED, transport_words
+from cai.models.remote.transport import CONNECT, UNREACHED, transport_words
 from cai.records import Completion, Values
 
-CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
 LOOK = 10.0  # seconds for a question that can go unanswered
-LARGE = 2**20  # bytes; aiohttp wants larger bodies as a file object, and warns
 
 
 class HostedModel:
@@ -184,8 +181,7 @@ class HostedModel:
             body = orjson.dumps(payload)
         except orjson.JSONEncodeError as error:  # a lone surrogate in a prompt, an integer over 64 bits in extra_body
             raise CallRejected("model_error", f"the request cannot be written as JSON: {error}") from None
-        data = io.BytesIO(body) if len(body) >= LARGE else body
-        async with self.exchange("POST", path, data=data) as response:
+        async with self.exchange("POST", path, data=as_sent(body)) as response:
             url, status, headers = response.url, response.status, response.headers
             raw, whole = await read_body(response)
         if 200 <= status < 300:

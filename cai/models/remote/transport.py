@@ -8,6 +8,7 @@ import aiohttp
 
 from cai.models.remote.failures import shown
 
+CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
 # A transport failure in a few words; the first class that fits counts.
 REASONS: dict[type[Exception], str] = {
     aiohttp.ConnectionTimeoutError: "no connection within {connect:g} s",

@@ -12,7 +12,8 @@ from cai.calls.batches.service import Item
 from cai.errors import CallRejected
 from cai.models.remote.bodies import read_body
 from cai.models.remote.failures import loads, read_error
-from cai.models.remote.http import CONNECT, HostedModel
+from cai.models.remote.http import HostedModel
+from cai.models.remote.transport import CONNECT
 from cai.records import Completion, Values
 
 CLOCKS_APART = 300.0  # seconds by which a provider's clock may be behind ours
