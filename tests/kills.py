@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import os
 import signal
@@ -17,7 +18,7 @@ PLACES = {
     "before an answer is stored": ("Store.put", "with self._guard"),
     "before the calls are committed": ("Store._write", "self._db.commit()"),
     "between the calls and the lines": ("Store._write", "self.rows.write()"),
-    "in the middle of a line": ("Rows.write", "if file.write(data)"),
+    "in the middle of a line": ("Rows.write", "append_whole(file"),
     "between the lines and their sizes": ("Rows.write", "self._remember(name, file.tell())"),
     "between the lines and their states": ("Rows.write", "self._added.clear()"),
     "before a replaced file is in place": ("Rows.rewrite", "os.replace(part, path)"),
@@ -45,9 +46,7 @@ class Reaper:
 
     def watch(self) -> None:
         """Trace that function, and nothing else, which would take longer than the run."""
-        owner, name = self.function.split(".")
-        kind = {"Store": Store, "Rows": Rows}[owner]
-        function = getattr(kind, name)
+        kind, name, function = self.place_in_code()
 
         def traced(*arguments: Any, **more: Any) -> Any:
             sys.settrace(self.enter)
@@ -58,6 +57,15 @@ class Reaper:
 
         setattr(kind, name, traced)
 
+    def place_in_code(self) -> tuple[type, str, Any]:
+        """The class and name of the function, and itself; LookupError if it has no such line any more."""
+        owner, name = self.function.split(".")
+        kind = {"Store": Store, "Rows": Rows}[owner]
+        function = getattr(kind, name)
+        if not any(line.strip().startswith(self.line) for line in inspect.getsource(function).splitlines()):
+            raise LookupError(f"{self.function} has no line that begins with {self.line!r}: where is {self.place}?")
+        return kind, name, function
+
     def enter(self, frame: FrameType, event: str, argument: Any) -> Any:
         return self.step if frame.f_code.co_qualname == self.function else None
 
@@ -66,7 +74,7 @@ class Reaper:
             self.left -= 1
             if not self.left:
                 if self.place == "in the middle of a line":
-                    data = frame.f_locals["data"]
+                    data = b"".join(frame.f_locals["lines"])
                     frame.f_locals["file"].write(data[: len(data) - 10])
                 die()
         return self.step

@@ -16,7 +16,7 @@ import pytest
 from forked import Ended, fork
 from goldens.make import JUDGE, WRITER, write_inputs
 from kept import IN_ANY_ORDER, call_keys, environment, run
-from kills import PLACES
+from kills import OF_MOVES, PLACES, Reaper
 from steady import Steady
 
 from cai.folder.journal.store import Store
@@ -161,6 +161,11 @@ WORST = (
     "between the lines and their states",
 )
 DOORS = [*(("cli", kind) for kind in COMMANDS), *(("python", kind) for kind in CALLS)]
+
+
+@pytest.mark.parametrize("place", [*PLACES, *OF_MOVES])
+def test_every_place_where_a_run_is_killed_is_in_the_code(place: str) -> None:
+    Reaper(place, 1).place_in_code()
 
 
 @pytest.mark.parametrize(

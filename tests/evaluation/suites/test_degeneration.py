@@ -90,7 +90,7 @@ def by_writers(out: Path, *players: Player, **settings: Any) -> Result:
         return {name: by_name[spec.partition(":")[2]] for name, spec in specs.items()}
 
     base, *models = [f"recorded:{player.name}" for player in players]
-    names = ("evaluation.arena.probe", "evaluation.suites.degeneration", "runs.sample")
+    names = ("evaluation.arena.probe", "evaluation.suites.degeneration", "runs.kinds.sample")
     first, second, third = (patch(f"cai.{name}.open_models", opened) for name in names)
     with first, second, third:
         return played(suite_of(out, base, *models, **settings))

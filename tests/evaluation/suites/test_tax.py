@@ -105,7 +105,9 @@ def by_minds(out: Path, *players: Player, **settings: Any) -> Result:
         return {name: by_name[spec.partition(":")[2]] for name, spec in specs.items()}
 
     base, *models = [f"recorded:{player.name}" for player in players]
-    patches = [f"cai.{name}.open_models" for name in ("evaluation.arena.probe", "evaluation.suites.tax", "runs.sample")]
+    patches = [
+        f"cai.{name}.open_models" for name in ("evaluation.arena.probe", "evaluation.suites.tax", "runs.kinds.sample")
+    ]
     with patch(patches[0], opened), patch(patches[1], opened), patch(patches[2], opened):
         return evaluated(out, base, *models, **settings)
 

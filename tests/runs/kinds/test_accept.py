@@ -286,5 +286,7 @@ def test_a_bar_without_a_judge_is_refused() -> None:
 
 def test_a_run_without_acceptance_is_another_one_and_the_refusal_is_short(server: Habits, tmp_path: Path) -> None:
     run(server, tmp_path / "out", PROMPTS[:1]).finish()
-    with pytest.raises(RunError, match=r"accept is set there, None now; models\.accept is 'openai:j' there, None now"):
+    with pytest.raises(
+        RunError, match=r"accept is set there, not set now; models\.accept is 'openai:j' there, not set now"
+    ):
         run(server, tmp_path / "out", PROMPTS[:1], accept=None).finish()
