@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cai.errors import UsageError
-from cai.models.remote.addresses import is_stated
 from cai.models.remote.presets import PRESETS, Preset
 from cai.models.specs import check_address, has_address, is_ollamas, not_a_spec, parts_of, without_address
 from cai.weights.named import DEFAULT, NAMED, Named
@@ -82,6 +81,7 @@ def _openai(name: str, connection: Connection) -> Model:
 
 
 def _preset(preset: Preset, name: str, connection: Connection) -> Model:
+    from cai.models.remote.addresses import is_stated
     from cai.models.remote.openai import OpenAIModel
 
     if preset.is_started and not is_stated(preset, connection):

@@ -163,7 +163,7 @@ def test_a_spec_is_its_provider_its_name_and_its_address(provider: str, name: st
         "openai:@cf/meta/llama-3.1-8b-instruct",
         "anthropic:claude-3-5-sonnet@20240620",
         "huggingface:Qwen/Qwen3-32B:groq",
-        "vllm:/models/my model",
+        "vllm:org/my-model",
         "mistral:ft:open-mistral-7b:587a6b29:20240514:7e773925",
     ],
 )

@@ -135,7 +135,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused_at_start(tmp_path: Path)
 
 
 def test_paths_that_hold_no_model_are_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"has no config\.json"):
+    with pytest.raises(UsageError, match=r"no config\.json or adapter_config\.json there"):
         RewardModel(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")

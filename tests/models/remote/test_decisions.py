@@ -366,7 +366,7 @@ def test_other_backends_refuse_before_anything_is_asked(spec: str, tmp_path: Pat
 
 def test_templates_that_complete_text_ask_no_typed_questions(tmp_path: Path) -> None:
     with serving({"d": decisions()}) as server:
-        with pytest.raises(UsageError, match="use chat templates"):
+        with pytest.raises(UsageError, match="use --templates chat"):
             label(server, "d", tmp_path / "out", templates="fewshot")
         assert not server.asked("d")
 
