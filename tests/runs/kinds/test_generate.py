@@ -133,7 +133,9 @@ def test_a_file_with_the_name_of_a_model_is_a_file(tmp_path: Path, monkeypatch: 
 def test_an_unknown_setting_gets_a_suggestion() -> None:
     with pytest.raises(UsageError, match="unknown setting 'temprature'; did you mean 'temperature'"):
         make_settings({"temprature": 1})
-    with pytest.raises(UsageError, match="unknown setting 'zzz'; known: accept, accept_at, base_url, batch, batch_wait, concurrency"):
+    with pytest.raises(
+        UsageError, match="unknown setting 'zzz'; known: accept, accept_at, base_url, batch, batch_wait, concurrency"
+    ):
         make_settings({"zzz": 1})
 
 
