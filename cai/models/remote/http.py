@@ -155,15 +155,11 @@ class HostedModel:
         replies = replies or self.replies
         return self._completion(await self.post(path, payload, replies), read, replies)
 
-    def answer_in(self, status: int, raw: bytes, payload: Values) -> Completion:
-        """The answer to a payload that came in a batch; raises what it is instead, as `send` does."""
+    def answer_in(self, status: int, raw: bytes, payload: Values, read: Callable[[Values], Completion]) -> Completion:
+        """The answer to a payload that came in a batch, as `read` takes it; raises what it is instead, as `send` does."""
         if not 200 <= status < 300:
             raise self.error(read_error(status, {}, raw), payload)
-        return self._completion(self._answer(raw, payload, self.replies), self.reader(payload), self.replies)
-
-    def reader(self, payload: Values) -> Callable[[Values], Completion]:
-        """What reads the answer to a payload that asks for words."""
-        raise NotImplementedError
+        return self._completion(self._answer(raw, payload, self.replies), read, self.replies)
 
     def _completion(self, body: Values, read: Callable[[Values], Completion], replies: str) -> Completion:
         if not is_answer(body, replies):

@@ -83,6 +83,7 @@ def test_what_is_known_of_the_server_is_asked_of_it(fake: Fake) -> None:
 def test_no_proxy_stands_before_a_server_of_this_machine(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     asyncio.run(play(open_model("vllm:tiny"), None))
+    assert fake.asked()
 
 
 @pytest.mark.parametrize(("provider", "field"), [("vllm", None), ("sglang", "lora_path")])

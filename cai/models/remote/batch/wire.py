@@ -10,9 +10,10 @@ import orjson
 
 from cai.calls.batches.service import Item
 from cai.errors import CallRejected
+from cai.models.remote.anthropic import AnthropicModel
 from cai.models.remote.bodies import read_body
 from cai.models.remote.failures import loads, read_error
-from cai.models.remote.http import HostedModel
+from cai.models.remote.openai import OpenAIModel
 from cai.models.remote.transport import CONNECT
 from cai.records import Completion, Values
 
@@ -28,7 +29,7 @@ class Gone(CallRejected):
 class Wire:
     """Asks about batches through the session of a model; run: what names the run at the provider."""
 
-    def __init__(self, model: HostedModel, timeout: float, run: str) -> None:
+    def __init__(self, model: OpenAIModel | AnthropicModel, timeout: float, run: str) -> None:
         self.model, self.run = model, run
         # A file may take long, but not fall silent.
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=timeout)
@@ -72,7 +73,7 @@ class Wire:
 
     def read(self, payload: Values, item: Item) -> Completion:
         """The answer to a call, or the error that it is."""
-        return self.model.answer_in(item.status, item.body, payload)
+        return self.model.answer_in(item.status, item.body, payload, self.model.reader(payload))
 
 
 def _object(line: bytes) -> Values:
