@@ -156,7 +156,7 @@ class HostedModel:
         return self._completion(await self.post(path, payload, replies), read, replies)
 
     def answer_in(self, status: int, raw: bytes, payload: Values, read: Callable[[Values], Completion]) -> Completion:
-        """The answer to a payload that came in a batch, as `read` takes it; raises what it is instead, as `send` does."""
+        """The answer to a payload that came in a batch, as `read` takes it; raises as `send` does."""
         if not 200 <= status < 300:
             raise self.error(read_error(status, {}, raw), payload)
         return self._completion(self._answer(raw, payload, self.replies), read, self.replies)
