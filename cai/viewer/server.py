@@ -54,7 +54,7 @@ def view(paths: list[str], wishes: Wishes, port: int, announce: Callable[[str], 
 async def _view(paths: list[str], wishes: Wishes, port: int, announce: Callable[[str], object]) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_note)
+    loop.set_exception_handler(partial(_note, ended))
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):  # on Windows, Ctrl-C is a KeyboardInterrupt
             loop.add_signal_handler(number, ended.set)
@@ -66,10 +66,15 @@ async def _view(paths: list[str], wishes: Wishes, port: int, announce: Callable[
         await ended.wait()
 
 
-def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Keep the terminal quiet while too many connections are open: asyncio tries again each second by itself."""
+def _note(ended: asyncio.Event, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Keep the terminal quiet while too many connections are open: asyncio tries again after a second by itself.
+
+    It does so although the socket was closed meanwhile, which is a ValueError.
+    """
     error = context.get("exception")
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+    starved = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+    late = isinstance(error, ValueError) and ended.is_set()
+    if starved or late:
         unheard.debug("%s", context["message"])
         return
     loop.default_exception_handler(context)

@@ -8,6 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -269,12 +270,22 @@ def test_what_is_not_http_is_refused_without_a_word_in_the_terminal(opened: View
     assert SECRET.encode() not in opened.raw(request_, last=True)  # the fixture looks at the terminal
 
 
-def test_too_many_connections_say_nothing_in_the_terminal_and_do_no_lasting_harm(tmp_path: Path) -> None:
+def crowd(running: Viewer) -> list[socket.socket]:
+    """More connections than a viewer may have open; the first waits for the end of its request."""
+    running.limit_files(40)
+    connections = [socket.create_connection(("127.0.0.1", running.port), timeout=30) for _ in range(80)]
+    head = "".join(f"{name}: {value}\r\n" for name, value in running.own().items())  # type: ignore[str-bytes-safe]
+    connections[0].sendall(f"POST /api/state HTTP/1.1\r\n{head}Content-Length: 10\r\n\r\n".encode())
+    return connections
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["the crowd leaves", "the viewer ends first"])
+def test_too_many_connections_say_nothing_in_the_terminal_and_do_no_lasting_harm(tmp_path: Path, last: bool) -> None:
     folder = label_cuts.make_run(tmp_path / "labels", [label_cuts.pair(0, z=1.0)])
-    with viewer(folder) as running:  # which looks at the terminal when it ends
-        running.limit_files(40)
-        crowd = [socket.create_connection(("127.0.0.1", running.port), timeout=30) for _ in range(80)]
-        time.sleep(1.5)  # asyncio tries again after one second
-        for connection in crowd:
-            connection.close()
-        assert running.ask("state").status == 200
+    with ExitStack() as stack, viewer(folder) as running:  # which looks at the terminal when it ends
+        for connection in crowd(running):
+            stack.enter_context(connection)
+        time.sleep(0.5 if last else 1.5)  # asyncio tries again after one second, also if the viewer ends before
+        if not last:
+            stack.close()
+            assert running.ask("state").status == 200
