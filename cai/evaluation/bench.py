@@ -30,7 +30,7 @@ from cai.judge.majority import People
 from cai.judge.metrics import average, credit, share
 from cai.judge.people import TRUTHS
 from cai.judge.votes import votes_in
-from cai.models import open_models
+from cai.models import idle_servers_stopped, open_models
 from cai.models.specs import parts_of, without_address
 from cai.records import BadPrompt, Contest, Label, Object, Place, Protocol, Reading, Vote
 from cai.runs.kinds.calibration import VOTES, without_labels
@@ -85,7 +85,7 @@ def judge_bench(
     """
     specs = [judges] if isinstance(judges, str) else judges
     law = load_constitution(constitution)
-    with TemporaryDirectory(prefix="cai-") as scratch:
+    with TemporaryDirectory(prefix="cai-") as scratch, idle_servers_stopped():
         results = run_bench(resolve_bench(gold, specs, law, protocols, out or scratch, settings))
     if out:
         return results

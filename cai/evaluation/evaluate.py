@@ -10,7 +10,7 @@ from cai.evaluation.arena.figures import Evaluation
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.bench import quietly
 from cai.evaluation.run import EvaluateRun
-from cai.models import stop_idle_servers
+from cai.models import idle_servers_stopped
 from cai.runs.run import Run
 from cai.sources.files import Source
 from cai.sources.yamlfile import make_settings
@@ -31,10 +31,8 @@ def evaluate(
     if isinstance(models, str):
         names = [models]
     run = EvaluateRun(names, prompts, make_settings(EvaluateSettings, {"against": against, **settings}))
-    try:
+    with idle_servers_stopped():
         return play_evaluation(run, quietly)
-    finally:
-        stop_idle_servers()
 
 
 def play_evaluation(run: EvaluateRun, play: Callable[[Run[Any]], None]) -> Evaluation:

@@ -27,6 +27,7 @@ from cai.folder.info import find_info
 from cai.folder.lines import PAIR_BITS, read_drops, read_rows
 from cai.judge.flows import is_valid
 from cai.judge.metrics import average
+from cai.models import idle_servers_stopped
 from cai.records import Contest, Label, Object, Record, Turns, Values
 from cai.runs.kinds.label import LabelRun
 from cai.runs.kinds.settings import LabelSettings
@@ -146,7 +147,7 @@ def constitution_test(
     """
     law = load_constitution(constitution)
     out = settings.pop("out", None)
-    with TemporaryDirectory(prefix="cai-") as scratch:
+    with TemporaryDirectory(prefix="cai-") as scratch, idle_servers_stopped():
         report = run_trial(resolve_trial(law, principle, {**settings, "judge": judge, "out": out or scratch}))
     return report if out else replace(report, folder=None)
 

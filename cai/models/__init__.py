@@ -6,7 +6,8 @@ A backend is one file and one entry in PROVIDERS; its file is imported when a mo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -197,6 +198,15 @@ def _at(url: str, provider: str, name: str, connection: Connection) -> Connectio
     if connection.base_url is not None:
         raise UsageError(f"--base-url and the address in {provider}:{name}@… both say where it is asked: leave out one")
     return replace(connection, own_url=url)
+
+
+@contextmanager
+def idle_servers_stopped() -> Iterator[None]:
+    """At the end, stop the servers that were started for models which no session asks any more."""
+    try:
+        yield
+    finally:
+        stop_idle_servers()
 
 
 def stop_idle_servers() -> None:

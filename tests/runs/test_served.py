@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,23 @@ def test_a_command_of_several_sessions_starts_each_server_once(fake: Fake, tmp_p
     settings: dict[str, Any] = {"model": "vllm:tiny", "judge": "vllm:tiny", "best_of": 2, "out": tmp_path / "best"}
     list(cai.sample(PROMPTS, **settings))
     assert len(fake.starts()) == 1
+
+
+PAIR = {"prompt": "Why is the sky blue?", "chosen": "Air scatters blue light.", "rejected": "No idea."}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda judge: cai.judge_bench([PAIR], judge, principles=1),
+        lambda judge: cai.constitution_test("harmless", judge, principle="acting-on-it"),
+        lambda judge: list(cai.label([PAIR], "harmless", judge=judge, principles=1)),
+    ],
+    ids=["judge_bench", "constitution_test", "label"],
+)
+def test_a_judge_leaves_no_server_behind(fake: Fake, ask: Callable[[str], Any]) -> None:
+    ask("vllm:tiny")
+    assert fake.asked() and fake.gone()
 
 
 @pytest.mark.slow
