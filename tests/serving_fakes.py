@@ -34,6 +34,7 @@ class Fake:
         patch.setenv(MARK, self.mark)
         patch.setenv("CAI_CACHE", str(folder / "cache"))
         patch.setattr(tempfile, "tempdir", str(folder))  # of the logs
+        patch.setenv("TMPDIR", str(folder))  # of those that a process of its own starts
         for name in ("CAI_VLLM", "CAI_SGLANG"):
             patch.setenv(name, str(self.command))
         for name in ("VLLM_BASE_URL", "SGLANG_BASE_URL"):
@@ -56,6 +57,10 @@ class Fake:
     def asked(self) -> list[dict[str, Any]]:
         """The requests that came."""
         return [note for note in self.noted() if isinstance(note, dict)]
+
+    def logs(self) -> list[Path]:
+        """The logs of servers that are there."""
+        return sorted(self.folder.glob("cai-*.log"))
 
     def processes(self) -> list[int]:
         """Whatever runs of what the test has started."""

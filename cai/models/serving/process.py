@@ -63,9 +63,13 @@ class Server:
         self.is_kept = True
 
     def stop(self) -> None:
-        """Stop it with all that it has started, and wait until nothing of it is left; one that is kept goes on."""
+        """Stop it with all that it has started, and wait until nothing of it is left; one that is kept goes on.
+
+        Its log is deleted with it, unless it failed: was never ready, ended by itself, or does not stop.
+        """
         if self.process is None or self.process.stdin is None:
             return
+        has_failed = not self.is_ready or self.has_ended()
         self.process.stdin.close()
         if self.is_kept:
             self.process.returncode = 0  # it is not waited for, of which Python would warn
@@ -74,6 +78,9 @@ class Server:
             self.process.wait(2 * GRACE)
         except subprocess.TimeoutExpired:
             log.warning("%s: its server does not stop: kill -9 %d; log: %s", self.spec, self.pid, self.log)
+            return
+        if not has_failed:
+            self.log.unlink(missing_ok=True)
 
 
 async def start(launch: Launch) -> Server:
@@ -95,6 +102,7 @@ async def start(launch: Launch) -> Server:
         finally:
             if not server.is_ready:
                 await asyncio.shield(asyncio.to_thread(server.stop))
+        server.log.unlink()  # of a try with a port that was taken
 
 
 def _show_end(server: Server) -> None:

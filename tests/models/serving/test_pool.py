@@ -92,7 +92,7 @@ def test_a_server_that_is_kept_is_found_again_and_goes_on_after_this_process(
     caplog.set_level("INFO", logger="cai")
     first = places("vllm:a", serving=KEPT)
     POOL.stop()  # as at the end of a process
-    assert fake.processes()
+    assert fake.processes() and fake.logs()
     assert places("vllm:a", serving=KEPT) == places("vllm:a") == first
     POOL.stop()
     assert len(fake.starts()) == 1

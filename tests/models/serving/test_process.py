@@ -55,9 +55,9 @@ def test_a_server_answers_and_is_gone_once_it_is_stopped(fake: Fake, spec: str, 
     fake.does(**habits)
     [done] = asyncio.run(ask(open_model(spec)))
     assert len(done.text.split()) == 40
-    assert len(fake.starts()) == 1 and fake.processes()
+    assert len(fake.starts()) == 1 and fake.processes() and len(fake.logs()) == 1
     POOL.stop()
-    assert not fake.processes()
+    assert not fake.processes() and not fake.logs()
 
 
 FAILS = {
@@ -90,7 +90,8 @@ def test_a_server_that_does_not_come_up_is_one_line_with_its_log(
     log = Path(message.rpartition("(log: ")[2].removesuffix(")"))
     shown = [record.message.removeprefix("vllm | ") for record in caplog.records if " | " in record.message]
     assert shown == log.read_text().splitlines()[-12:]
-    assert fake.gone()
+    POOL.stop()
+    assert fake.gone() and fake.logs() == [log]
 
 
 def test_a_server_that_says_nothing_for_long_counts_as_hung(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +125,9 @@ def test_a_server_that_dies_between_two_calls_ends_the_run_with_its_reason(fake:
         asyncio.run(play())
     assert "its server has ended: torch.OutOfMemoryError: CUDA out of memory" in str(error.value)
     assert len(asyncio.run(ask(open_model("vllm:tiny")))) == 1, "a new session starts it anew"
+    POOL.stop()
+    [log] = fake.logs()  # of the one that died
+    assert f"(log: {log})" in str(error.value)
 
 
 # Ports
@@ -139,7 +143,7 @@ def test_another_port_is_taken_if_one_is_lost_before_the_server_listens(
         free = process._free_port
         monkeypatch.setattr(process, "_free_port", lambda: ports.pop() if ports else free())
         assert len(asyncio.run(ask(open_model("vllm:tiny")))) == 1
-    assert len(fake.starts()) == 2
+    assert len(fake.starts()) == 2 and len(fake.logs()) == 1
 
 
 def test_a_port_of_ones_own_that_is_taken_is_said(fake: Fake) -> None:
