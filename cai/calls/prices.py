@@ -119,6 +119,14 @@ def known_price(model: Model) -> Price | None:
         return None
 
 
+def cap_in_words(cap: float, spent: float, worst: float) -> str:
+    """Why a run stops at its cap; worst: what the next call could cost."""
+    return (
+        f"--max-cost {cap:g} USD: {spent:.4f} spent, and the next call could cost {worst:.4f}; "
+        "what was finished is kept, run the same command with a higher cap to go on"
+    )
+
+
 @dataclass
 class Budget:
     """A cap on what a run may cost: each call's worst case is reserved before it is sent, and settled after."""
@@ -136,10 +144,7 @@ class Budget:
         """Set `worst` USD aside; waits while calls in flight may still give some back, then raises BudgetReached."""
         while self.spent + self._reserved + worst > self.cap:
             if not self._open:
-                raise BudgetReached(
-                    f"--max-cost {self.cap:g} USD: {self.spent:.4f} spent, and the next call could cost {worst:.4f}; "
-                    "what was finished is kept, run the same command with a higher cap to go on"
-                )
+                raise BudgetReached(cap_in_words(self.cap, self.spent, worst))
             self._settled.clear()
             with self.live.waiting():
                 await self._settled.wait()

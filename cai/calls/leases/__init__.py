@@ -1,0 +1,1 @@
+"""A cap that several processes share."""
