@@ -28,6 +28,7 @@ from cai.folder.run import RunFolder
 from cai.records import BadPrompt, Drop, Item, Place, Values
 from cai.runs.batching import close_batches, flows_at_once, open_batches
 from cai.runs.kind import Row, RunKind
+from cai.runs.resume.follow import follow
 from cai.runs.seating import most_in_flight, seated
 from cai.texts.wording import none_usable, plural, telling
 
@@ -84,7 +85,9 @@ class Session(RunKind[Row]):
             await first.first()  # a source that holds nothing leaves no folder behind
             self._flows = await flows_at_once(self)
             with self._folder() as folder:
-                await self._follow(folder)
+                await follow(self, folder)
+                if self._once is not None:
+                    self._once.release()
                 error: CaiError | None = None
                 try:
                     self.tally.waiting = "loading the model"
@@ -112,23 +115,6 @@ class Session(RunKind[Row]):
                     raise
                 finally:
                     await self._end(folder, error)
-
-    async def _follow(self, folder: RunFolder) -> None:
-        """Bring what the folder has to where it is in the source now, before run.json names that source.
-
-        Raises RunError for an item that is not there any more, or if the folder cannot be written.
-        """
-        replans = bool(folder.growth) and self.is_replanned
-        if replans or not folder.has_source():
-            more = {"keeps_missing": self.keeps_missing, "keeps_besides": not replans, "replaces": self.replaces}
-            moves = folder.moves(besides=partial(self.is_besides, there=folder.info["identity"]), **more)
-            for _ in moves.look(self.everything()):
-                await asyncio.sleep(0)  # Ctrl-C is heard
-            moves.check()
-            moves.apply()
-        folder.grow()
-        if self._once is not None:
-            self._once.release()
 
     @contextmanager
     def _folder(self) -> Iterator[RunFolder]:

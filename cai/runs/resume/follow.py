@@ -1,0 +1,25 @@
+"""Brings what the folder of a run has to where it is in the source now."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from cai.folder.run import RunFolder
+
+
+async def follow(run: Any, folder: RunFolder) -> None:
+    """Bring what the folder has to where it is in the source now, before run.json names that source.
+
+    Raises RunError for an item that is not there any more, or if the folder cannot be written.
+    """
+    replans = bool(folder.growth) and run.is_replanned
+    if replans or not folder.has_source():
+        more = {"keeps_missing": run.keeps_missing, "keeps_besides": not replans, "replaces": run.replaces}
+        moves = folder.moves(besides=partial(run.is_besides, there=folder.info["identity"]), **more)
+        for _ in moves.look(run.everything()):
+            await asyncio.sleep(0)  # Ctrl-C is heard
+        moves.check()
+        moves.apply()
+    folder.grow()
