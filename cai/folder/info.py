@@ -107,6 +107,8 @@ class RunInfo(TypedDict, total=False):
     ended_unknown: Count
     secrets_hidden: Count
     principles_before: list[Count]  # of a label run, how many were drawn for a pair before there were more
+    shard: str  # i/n, of a run that plays one of several shards
+    shards: Count  # of a folder in which so many shards were joined
     reused: Count  # calls whose answers came from other runs
 
 

@@ -65,8 +65,8 @@ class Moves:
 
     keeps_missing: an input that is not in the source any more is no error. besides: says by its position whether an
     input never was in the source; keeps_besides: such inputs stay if nothing else has moved. replaces: a pair that is
-    not in the source any more, while another pair of its prompt is, has been replaced, and is taken out. Read `look` to
-    its end first.
+    not in the source any more, while another pair of its prompt is, has been replaced, and is taken out. belongs: says
+    of a position whether its input is for this folder, and not for that of another shard. Read `look` to its end first.
     """
 
     def __init__(
@@ -79,10 +79,11 @@ class Moves:
         besides: Callable[[int], bool] = lambda position: False,
         keeps_besides: bool = False,
         replaces: bool = False,
+        belongs: Callable[[int], bool] = lambda position: True,
     ) -> None:
         self._folder, self._kind, self._rows = folder, kind, rows
         self._keeps_missing, self._besides, self._keeps_besides = keeps_missing, besides, keeps_besides
-        self._replaces = replaces
+        self._replaces, self._belongs = replaces, belongs
         self._db, self._guard = rows.db, rows.guard
         self._count = 0  # items of the source that can be played, as far as it was read
         self._renamed: tuple[int, str] | None = None  # where an input was whose id is another now, and that id
@@ -128,13 +129,19 @@ class Moves:
     # What follows from it
 
     def check(self) -> None:
-        """Raise RunError if an input is missing in the source, or has another id there."""
+        """Raise RunError if an input is missing in the source, has another id there, or falls into another shard."""
         unit = "pair" if self._kind.pairs else "prompt"
         if self._renamed is not None:
             position, row_id = self._renamed
             raise RunError(
                 f"{self._folder} holds {unit} {self._name_of(position)}, whose id is {row_id!r} in the source now: it "
                 "decides what is asked, so give the old one back, or name another --out"
+            )
+        stray = self._stray()
+        if stray is not None:
+            raise RunError(
+                f"{self._folder} holds {unit} {self._name_of(stray)}, which now falls into another shard: add what is "
+                "new at the end of the source, or name --out NEW with --reuse OUT, which asks nothing twice"
             )
         missing = self._missing()
         if self._keeps_missing or not missing:
@@ -150,7 +157,8 @@ class Moves:
 
     def is_whole(self) -> bool:
         """Whether every input is in the source, under its id."""
-        return self._renamed is None and (self._keeps_missing or not self._missing())
+        is_kept = self._renamed is None and self._stray() is None
+        return is_kept and (self._keeps_missing or not self._missing())
 
     def shared(self) -> int:
         """How many inputs of the folder are in the source."""
@@ -163,6 +171,12 @@ class Moves:
         if self._keeps_missing or self.shared() == self._number("SELECT COUNT(*) FROM inputs"):
             return True
         return self._keeps_besides and any(map(self._besides, self._unseen())) and not self._missing()
+
+    def _stray(self) -> int | None:
+        """Where an input was that is another shard's to play now."""
+        with self._guard:
+            moved = self._db.execute("SELECT position, now FROM there WHERE now <> position ORDER BY position")
+            return next((int(before) for before, now in moved if not self._belongs(now)), None)
 
     def _missing(self) -> list[int]:
         """The positions of inputs that are not in the source, but should be."""

@@ -88,5 +88,5 @@ async def flows_at_once(run: Any) -> int | None:
     most = most_flows(run)
     total: int | None = run.total
     if total is None:
-        return max(1, await asyncio.to_thread(lambda: sum(1 for _ in islice(run.items(), most))))
+        return max(1, await asyncio.to_thread(lambda: sum(1 for _ in islice(run.own(), most))))
     return min(most, max(1, total))

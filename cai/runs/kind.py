@@ -15,6 +15,9 @@ from cai.calls.prices import Price
 from cai.engine.templates.sets import Templates
 from cai.folder.growth import refusals
 from cai.folder.info import ANEW, find_info
+from cai.folder.kinds import kind_of
+from cai.folder.lines import PAIR_BITS
+from cai.folder.shards.layout import Shard
 from cai.records import Object, Place, Record, Role, Sampling, Values
 from cai.runs.settings import RunSettings
 
@@ -26,7 +29,8 @@ class RunKind(ABC, Generic[Row]):
     """What a session needs to know of a kind of run, and what `cai plan` counts.
 
     players: the models by what they do, such as critic. prices: of their tokens, None if unknown. identity: what
-    decides the rows. out: the folder. total: items in the source; None: not known before they are read.
+    decides the rows. out: the folder. total: items that it plays; None: not known before they are read. shard: which
+    part of the items it plays; None: all.
     """
 
     command: ClassVar[str]  # a key of `records.KINDS`
@@ -49,6 +53,7 @@ class RunKind(ABC, Generic[Row]):
     templates: Templates
     prices: dict[str, Price | None]
     total: int | None = None
+    shard: Shard | None = None
     info: Values  # of run.json, once it is played
     stopped: str | None
 
@@ -59,6 +64,16 @@ class RunKind(ABC, Generic[Row]):
     def everything(self) -> Iterator[Place]:
         """The items of the source with their positions, whatever `limit` says; may be read again."""
         return self.items()
+
+    def is_own(self, position: int) -> bool:
+        """Whether no other shard plays the item at a position; all pairs of a prompt are in one shard."""
+        if self.shard is None:
+            return True
+        return self.shard.has(position >> PAIR_BITS if kind_of(self.command).pairs else position)
+
+    def own(self) -> Iterator[Place]:
+        """The items that it plays itself."""
+        return (place for place in self.items() if self.is_own(place[0]))
 
     def is_besides(self, position: int, there: Object) -> bool:
         """Whether an item never was in the source, by its position and the identity that the folder has."""

@@ -168,6 +168,8 @@ async def rehearse(run: Plannable, likely: Counts, most: Counts) -> Rehearsal:
             before += max(driver.waves for driver in drivers)
             for position, item in part.items():
                 status = folders[part.out].status(item)
+                if not part.is_own(position):
+                    continue
                 if part.unit == run.unit:
                     statuses[status] += 1
                 if status == "new":

@@ -15,6 +15,7 @@ from cai.calls.feed import Again
 from cai.calls.model import Model, seed_words
 from cai.engine.templates.sets import Templates
 from cai.folder.identity import identity_hash
+from cai.folder.shards.layout import check_place
 from cai.models import prices_of
 from cai.records import Object, Place
 from cai.runs.batching import check_batches
@@ -48,13 +49,24 @@ class Run(Session[Row]):
             check_batches(self.models)
         identity_hash(identity)  # raises UsageError for what cannot be written down
         self._name = name
-        self._out = None if settings.out is None else Path(settings.out)
+        self._out: Path | None = None
+        self.shard = settings.part
+        if settings.out is not None:
+            self._out = self._own_folder(Path(settings.out))
         if settings.reused:
             check_reused(settings.reused, self.out)
         if isinstance(source, str | Path | None):
             words = [] if source is None else [str(source)]
             self.command_line = printable(shlex.join(["cai", self.command, *words, *settings.words()]))
         self.similar: tuple[int, Path] = (0, RUNS)  # how many of its prompts another folder has at most
+
+    def _own_folder(self, out: Path) -> Path:
+        """The folder of this run: the one that is named, or inside that, with what else it plays, its shard's."""
+        check_place(out, self.shard)
+        if self.shard is None:
+            return out
+        self.cuts = False  # what is cut depends on all shards
+        return self.shard.folder(out)
 
     @property
     def out(self) -> Path:
@@ -88,6 +100,8 @@ class Run(Session[Row]):
         for name, value in self.facts().items():
             yield f"{name:14}{value}"
         yield f"folder        {self.out}"
+        if self.shard is not None:
+            yield f"shard         number {self.shard.number} of {self.shard.count}, counted from 0"
         others = advice(self)
         if others:
             yield f"not used      {others}"

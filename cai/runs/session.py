@@ -23,6 +23,7 @@ from cai.calls.prices import Budget, Tally
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
 from cai.folder.info import seen_from
+from cai.folder.journal.inputs import digest_of, names_of
 from cai.folder.journal.store import cost_of
 from cai.folder.run import RunFolder
 from cai.records import BadPrompt, Drop, Item, Place, Values
@@ -66,6 +67,7 @@ class Session(RunKind[Row]):
         self._began = 0.0  # of all sessions together
         self._others: list[OtherRun] = []  # whose answers are used
         self._hidden = 0  # answers of earlier sessions that held a secret
+        self._seen = 0  # items, those of other shards, too
         self._unusable: BadPrompt | None = None  # the first record that cannot be used, until one can
         self._failed: dict[int, Any] = {}  # items that failed in an earlier session, by position: they come last
         self._retries = False  # whether it is their turn
@@ -160,6 +162,9 @@ class Session(RunKind[Row]):
     def _passes(self, folder: RunFolder, place: Place) -> bool:
         """Count an item that an earlier session was through with; False for any other, which is to be played."""
         position, item = place
+        if not self.is_own(position):
+            self._pass_by(folder, item, position)
+            return True
         is_read = not self._retries and not self.enough(position) and folder.store.rows.state(position) is not None
         if not is_read or folder.pending(item, position) is not False:
             return False
@@ -201,10 +206,21 @@ class Session(RunKind[Row]):
         if self._retries:  # counted before
             return
         self.read += 1
+        self._look(item)
+
+    def _look(self, item: Item) -> None:
+        """Note whether any item so far can be used."""
+        self._seen += 1
         if not isinstance(item, BadPrompt):
             self._unusable = None
-        elif self.read == 1:
+        elif self._seen == 1:
             self._unusable = item
+
+    def _pass_by(self, folder: RunFolder, item: Item, position: int) -> None:
+        """Note an item that another shard plays: it may be the first of its content, or with its id."""
+        self._look(item)
+        if not isinstance(item, BadPrompt):
+            folder.store.rows.pass_by(names_of(digest_of(item.key, item.messages), item.id), position)
 
     def _next(self, folder: RunFolder, drivers: list[Driver]) -> Feed[Place] | None:
         """The items that failed in an earlier session, once all others are through; then what comes up after that.
@@ -267,7 +283,7 @@ class Session(RunKind[Row]):
         cost = usage.pop("cost_usd")
         hidden = self._hidden + secrets_hidden(self.models)
         more: Values = {name: usage.pop(name) for name in ("ended_unknown", "reused")}
-        more |= {"secrets_hidden": hidden, "asked": self.asked}
+        more |= {"secrets_hidden": hidden, "asked": self.asked, "shard": str(self.shard or "")}
         more["part_of"] = "" if self.part_of is None else seen_from(folder.path, self.part_of)
         self.info = folder.write_info(
             stopped=self.stopped,  # why the run is not finished; null when it is

@@ -18,6 +18,7 @@ from cai.calls.again import reasons_of
 from cai.calls.model import Connection, Serving
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
+from cai.folder.shards.layout import Shard, shard_of
 from cai.models.remote.failures import seconds_of
 from cai.models.specs import without_address
 from cai.records import Object, Sampling, Values
@@ -38,7 +39,7 @@ FIXED = {  # keys of a request that the method, the reader of the answers, or th
 # Decide no row, or may hold keys.
 UNWRITTEN = (
     "headers", "extra_body", "base_url", "out", "force", "concurrency", "rpm", "tpm", "batch", "batch_wait", "timeout",
-    "server_command", "server_arg", "server_timeout", "keep_server",
+    "server_command", "server_arg", "server_timeout", "keep_server", "shard",
 )  # fmt: skip
 MODELS = ("model", "critic", "reviser", "judge", "accept", "against", "harm")  # fields that hold model specs
 CHANGEABLE = (
@@ -153,6 +154,11 @@ class RunSettings(BaseModel):
         return self
 
     @property
+    def part(self) -> Shard | None:
+        """Which part of the source is played; None: all of it."""
+        return None
+
+    @property
     def retried(self) -> tuple[str, ...]:
         """The reasons of drops that are tried again."""
         return reasons_of(self.retry)
@@ -198,6 +204,25 @@ class RunSettings(BaseModel):
     def changeable(self) -> Values:
         """What may change when a run is resumed; headers can hold keys and are left out."""
         return {name: getattr(self, name) for name in CHANGEABLE if hasattr(self, name)}
+
+
+class Divisible(RunSettings):
+    """The settings of every run that can be divided into shards."""
+
+    shard: str | None = Field(
+        None, description="Play one of n shards, i/n from 0/n to n-1/n; cai export OUT reads all as one (needs --out)."
+    )
+
+    @model_validator(mode="after")
+    def _check_shard(self) -> Divisible:
+        if self.part is not None and self.out is None:
+            raise UsageError(f"--shard {self.part} needs the folder that all shards have in common: name it by --out")
+        return self
+
+    @property
+    def part(self) -> Shard | None:
+        """Which part of the source is played; None: all of it."""
+        return None if self.shard is None else shard_of(self.shard)
 
 
 def without_addresses(specs: Any) -> Any:

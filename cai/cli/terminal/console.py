@@ -150,7 +150,10 @@ def ending(run: Run[Any]) -> Iterator[str]:
     """What the cut came to, and what to type next."""
     if run.cut is not None:
         yield from run.cut.lines()
-    if run.info["rows"]:
+    if run.shard is not None:
+        whole = shlex.quote(str(run.settings.out))
+        yield f"shard {run.shard} is finished; once all are, cai export {whole} reads them as one"
+    elif run.info["rows"]:
         yield from run.next_steps(shlex.quote(str(run.out)))
 
 

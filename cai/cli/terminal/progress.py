@@ -75,7 +75,7 @@ class Progress:
 
     def _count(self) -> None:
         with suppress(CaiError):  # a damaged source is reported by the run itself, which reads it too
-            self.total = sum(1 for _ in self.run.items())
+            self.total = sum(1 for _ in self.run.own())
 
     def line(self) -> str:
         """How the run stands now."""

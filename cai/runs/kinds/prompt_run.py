@@ -38,7 +38,8 @@ class PromptRun(Run[Row]):
         super().__init__(prompts, settings, name, templates, players, identity)
         self.check_models()
         if records is not None:
-            self.total = min(records, settings.limit or records)
+            total = min(records, settings.limit or records)
+            self.total = total if self.shard is None else self.shard.size(total)
 
     def everything(self) -> Iterator[Place]:
         """All prompts with their positions, from the first."""

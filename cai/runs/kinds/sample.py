@@ -36,7 +36,7 @@ from cai.texts.wording import counted, source_name
 MOST = 16  # replies of which every two are compared: 120 pairs, at three principles 720 questions a prompt
 OWN = {  # settings that the run of labels does not have in common
     "temperature", "limit", "max_tokens", "out", "system", "format", "prompt_field", "model", "n", "best_of",
-    "sft_format",
+    "sft_format", "shard",
 }  # fmt: skip
 T = TypeVar("T")
 
@@ -93,6 +93,7 @@ class SampleRun(PromptRun[Candidates]):
         labels = LabelRun(self.out, label_settings, players={"judge": judge}, origin=origin, models=len(self.players))
         labels.may_be_unusable = True  # the only usable reply to a prompt is the best one
         labels.also_cut = self._cut_best
+        labels.cuts = self.shard is None
         most = MOST
         if labels.protocol == "reward":
             most = MOST_REPLIES

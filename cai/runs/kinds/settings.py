@@ -17,7 +17,7 @@ from cai.judge.accept import ACCEPT
 from cai.models import JUDGE_SPECS, SPECS
 from cai.models.specs import without_address
 from cai.records import Protocol, Values
-from cai.runs.settings import Count, RunSettings, without_addresses
+from cai.runs.settings import Count, Divisible, RunSettings, without_addresses
 from cai.texts.wording import option
 
 GATE = 0.5  # the threshold of the gate
@@ -36,7 +36,7 @@ class PromptSettings(RunSettings):
     prompt_field: str | None = Field(None, description="Column or key that holds the prompt.")
 
 
-class GenerateSettings(PromptSettings):
+class GenerateSettings(PromptSettings, Divisible):
     """The settings of a generate run; the defaults and their evidence are in docs/how-it-works.md."""
 
     constitution: Law = Field(
@@ -87,7 +87,7 @@ class GenerateSettings(PromptSettings):
         return self
 
 
-class SampleSettings(PromptSettings):
+class SampleSettings(PromptSettings, Divisible):
     """The settings of a sample run, and with `best_of` of the label run that finds the best of its replies."""
 
     model: str | Sequence[str] = Field(
@@ -162,7 +162,7 @@ class SampleSettings(PromptSettings):
         return super().changeable() | {"model": without_addresses(self.specs)}
 
 
-class LabelSettings(RunSettings):
+class LabelSettings(Divisible):
     """The settings of a label run."""
 
     max_tokens: Count = Field(VERDICT, description="Longest answer in tokens of a judge that votes in words.")
@@ -212,6 +212,17 @@ class LabelSettings(RunSettings):
             raise UsageError("--agreement 1 can never be certified: name less, such as 0.95")
         if self.min_confidence is not None:
             raise UsageError("--agreement chooses the threshold and --min-confidence states it: name one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> LabelSettings:
+        if self.part is not None and self.gold is not None:
+            raise UsageError(
+                "--gold would be judged in every shard: judge it once without --shard, and name the calibration.json "
+                "of that run as --calibration"
+            )
+        if self.part is not None and self.target is not None:
+            raise UsageError("--target counts the pairs of all shards together: it does not go with --shard")
         return self
 
     @model_validator(mode="after")

@@ -67,6 +67,8 @@ def _inputs(info: Object) -> int:
 def _is_part(path: Path, info: Object, run: Any) -> bool:
     """Whether a run goes on with what is in a folder; if it only has some of the prompts, notes the one with most."""
     there = info["identity"]
+    if "shards" in info:
+        return False
     if lasting(there) != lasting(run.identity):
         return False
     if is_same_source(there, run.identity):
@@ -88,7 +90,8 @@ def _is_part(path: Path, info: Object, run: Any) -> bool:
 def _compared(path: Path, store: Store, there: Object, run: Any) -> Moves:
     """What is in a folder, compared with the source of a run."""
     besides = partial(run.is_besides, there=there)
-    moves = Moves(path, kind_of(run.command), store.rows, besides=besides, replaces=run.replaces)
+    more = {"besides": besides, "replaces": run.replaces, "belongs": run.is_own}
+    moves = Moves(path, kind_of(run.command), store.rows, **more)
     deque(moves.look(run.everything()), maxlen=0)
     return moves
 

@@ -17,6 +17,7 @@ async def follow(run: Any, folder: RunFolder) -> None:
     replans = bool(folder.growth) and run.is_replanned
     if replans or not folder.has_source():
         more = {"keeps_missing": run.keeps_missing, "keeps_besides": not replans, "replaces": run.replaces}
+        more["belongs"] = run.is_own
         moves = folder.moves(besides=partial(run.is_besides, there=folder.info["identity"]), **more)
         for _ in moves.look(run.everything()):
             await asyncio.sleep(0)  # Ctrl-C is heard

@@ -15,6 +15,7 @@ from rich.text import Text
 from cai.calls.prices import Tally
 from cai.cli.terminal import console as module
 from cai.cli.terminal.console import example, show, summary, word_diff
+from cai.folder.shards.layout import Shard
 from cai.records import Revision
 from cai.runs.kinds.generate import GenerateRun
 from cai.runs.kinds.settings import GenerateSettings
@@ -53,7 +54,7 @@ def run(**fields: Any) -> Any:
         "usage": {"calls": 6000, "input_tokens": 1234567, "output_tokens": 89},
     }  # fmt: skip
     known = {"tally": Tally(), "finished": 0, "skipped": 0, "dropped": Counter(), "info": info, "example": None}
-    known |= {"next_steps": lambda folder: iter([f"cut them again with: cai export {folder}"])}
+    known |= {"shard": None, "next_steps": lambda folder: iter([f"cut them again with: cai export {folder}"])}
     more = {"stopped": None, "out": Path("runs/a"), "unit": "prompt", "outcome": "row kept"}
     more |= {"settings": GenerateSettings(max_tokens=400)}
     return SimpleNamespace(
@@ -231,3 +232,10 @@ def test_a_run_that_never_began_has_no_summary() -> None:
 
 def test_a_folder_with_spaces_can_be_pasted() -> None:
     assert "cai export 'my runs/a'" in shown(summary(run(out=Path("my runs/a"))))
+
+
+def test_a_shard_says_what_reads_all_of_them() -> None:
+    settings = SimpleNamespace(out="runs/my run", max_tokens=512)
+    told = shown(summary(run(shard=Shard(3, 64), settings=settings)))
+    assert "shard 3/64 is finished; once all are, cai export 'runs/my run' reads them as one" in told
+    assert "cut them again" not in told
