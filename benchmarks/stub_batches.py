@@ -156,6 +156,8 @@ class Batches:
             case "POST", ["batches" | "messages", id, "cancel"] if id in self.jobs:
                 self.cancel(self.jobs[id])
                 connection.write(200, orjson.dumps(self.shown(self.jobs[id])))
+            case "DELETE", ["messages", id] if id in self.jobs:
+                self.delete_messages(connection, id)
             case "GET", ["messages", id, "results"] if id in self.jobs:
                 job = self.jobs[id]
                 self.content(connection, self.lines([*job.answered, *job.failed]))
@@ -214,6 +216,15 @@ class Batches:
         """A batch with its calls."""
         calls = [(request["custom_id"], "/v1/messages", request["params"]) for request in asked["requests"]]
         self.begin(connection, calls)
+
+    def delete_messages(self, connection: Any, id: str) -> None:
+        """Forget a batch, which must be over."""
+        if self.jobs[id].state == "running":
+            error = {"type": "invalid_request_error", "message": "Batch cannot be deleted while in_progress"}
+            return connection.write(400, orjson.dumps({"type": "error", "error": error}))
+        self.log.append(f"delete {id}")
+        del self.jobs[id]
+        connection.write(200, orjson.dumps({"id": id, "type": "message_batch_deleted"}))
 
     def begin(self, connection: Any, calls: list[tuple[str, str, dict[str, Any]]], **more: Any) -> None:
         self.number += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import os
@@ -23,6 +24,15 @@ from cai.folder.journal.batches import BatchJournal
 from cai.models.remote.batch import anthropic
 
 PROVIDERS = ("openai", "anthropic")
+PATHS = {"openai": "/v1", "anthropic": "", "azure": "/openai/v1", "groq": "/openai/v1"}  # of their base URLs
+# As parameters: each needs its SDK.
+SDKS = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"needs {name}, of the extra cloud"),
+    )
+    for name in PROVIDERS
+]
 ROWS = ("revisions.jsonl", "candidates.jsonl", "labels.jsonl", "dropped.jsonl")
 CUTS = (*ROWS, "sft.jsonl", "dpo.jsonl", "kto.jsonl", "README.md")
 PROMPTS = [{"id": f"p{number}", "prompt": f"Question number {number}?"} for number in range(6)]
@@ -64,7 +74,7 @@ class Server:
         return self.stub.stats()
 
     def base(self, provider: str) -> str:
-        return self.url + "/v1" * (provider == "openai")
+        return self.url + PATHS[provider]
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +84,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "CROWDED_WAIT", 0.01)
     monkeypatch.setattr(limits, "BACKOFF", 0.002)
     monkeypatch.setattr(anthropic, "LOOK_AGAIN", 0.002)
-    for provider in PROVIDERS:
+    for provider in PATHS:
         monkeypatch.setenv(f"{provider.upper()}_API_KEY", "none")
 
 

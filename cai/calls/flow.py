@@ -17,7 +17,7 @@ from cai.calls.limits import BUSY_PATIENCE, Limiter, backoff
 from cai.calls.live import Live
 from cai.calls.model import Batching, Call, call_seed, check_answer, lost_row, send_in_turn, spec_of
 from cai.calls.payments import Payments
-from cai.calls.prices import BATCHED, Budget, Tally, total_usage
+from cai.calls.prices import Budget, Tally, total_usage
 from cai.calls.roles import Roles
 from cai.calls.seats import Flow, Played, Seat, T
 from cai.errors import (
@@ -170,7 +170,7 @@ class Driver:
         """
         try:
             if seat.batches is not None:
-                price = None if seat.price is None else seat.price.share(BATCHED)
+                price = None if seat.price is None else seat.price.share(seat.batches.share)
                 in_batch = partial(self._in_batch, seat, seat.batches, call.request, key, payload, order)
                 done, cost = await self._payments.pay(call, price, size, in_batch)
                 if done is not None:

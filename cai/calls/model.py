@@ -65,6 +65,8 @@ class Model(Protocol):
 class Batching(Protocol):
     """What sends calls to one model as batches."""
 
+    share: float  # what a call costs in a batch, of its price
+
     async def ask(self, key: bytes, payload: Values) -> Completion | None:
         """The answer to a call; None: it is to be sent by itself. Raises what `Model.send` may."""
 

@@ -72,7 +72,6 @@ class Price(NamedTuple):
         return input_tokens * max(self.input, self.cached, self.cache_write) + output_tokens * self.output
 
 
-BATCHED = 0.5  # what OpenAI, Azure and Anthropic take for a call in a batch, of its price
 FREE = Price(0.0, 0.0, 0.0, 0.0)  # of models on the user's own machine
 
 

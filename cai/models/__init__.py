@@ -12,20 +12,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cai.errors import UsageError
+from cai.models.remote.batch.offers import OFFERS, BatchOffer
 from cai.models.remote.presets import PRESETS, Preset
 from cai.models.specs import check_address, has_address, is_ollamas, not_a_spec, parts_of, without_address
 from cai.weights.named import DEFAULT, NAMED, Named
 
 if TYPE_CHECKING:
-    from cai.calls.batches.service import BatchService
     from cai.calls.model import Connection, Model
     from cai.calls.prices import Price
-    from cai.models.remote.anthropic import AnthropicModel
-    from cai.models.remote.openai import OpenAIModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class Provider:
     spec: how --help writes a model of it.
     free: its tokens cost no money, and it has no use for a URL or headers.
     speed: None if that depends on the model and the machine.
-    batches: opens the batches that it takes at a lower price, for a model, seconds of a call and what names the run.
+    batches: the batches that it takes at a lower price.
     writes: its models write text. judges: they can choose between two replies.
     """
 
@@ -59,7 +57,7 @@ class Provider:
     spec: str
     free: bool = False
     speed: Speed | None = None
-    batches: Callable[[Any, float, str], BatchService] | None = None
+    batches: BatchOffer | None = None
     writes: bool = True
     judges: bool = True
 
@@ -98,18 +96,6 @@ def _anthropic(name: str, connection: Connection) -> Model:
     return AnthropicModel(name, connection)
 
 
-def _openai_batches(model: OpenAIModel, timeout: float, run: str) -> BatchService:
-    from cai.models.remote.batch.openai import OpenAIBatches
-
-    return OpenAIBatches(model, timeout, run)
-
-
-def _anthropic_batches(model: AnthropicModel, timeout: float, run: str) -> BatchService:
-    from cai.models.remote.batch.anthropic import AnthropicBatches
-
-    return AnthropicBatches(model, timeout, run)
-
-
 def _hf(name: str, connection: Connection) -> Model:
     from cai.models.inprocess.hf import HFModel
 
@@ -140,18 +126,22 @@ OTHER = ", local:".join(name for name in NAMED if name != DEFAULT)
 HOSTED = Speed(writes=60, wait=0.5)  # an assumption
 PROVIDERS: dict[str, Provider] = {
     "local": Provider(_local, f"local, local:{OTHER}, local:PATH", free=True, speed=_of_named(NAMED[DEFAULT])),
-    "openai": Provider(_openai, "openai:NAME", speed=HOSTED, batches=_openai_batches),
-    "anthropic": Provider(_anthropic, "anthropic:NAME", speed=HOSTED, batches=_anthropic_batches),
+    "openai": Provider(_openai, "openai:NAME", speed=HOSTED, batches=OFFERS["openai"]),
+    "anthropic": Provider(_anthropic, "anthropic:NAME", speed=HOSTED, batches=OFFERS["anthropic"]),
     "hf": Provider(_hf, "hf:NAME", free=True),
     "recorded": Provider(_recorded, "recorded:FILE", free=True, speed=Speed(writes=inf)),
     "reward": Provider(_reward, "reward:NAME", free=True, writes=False),
     "guard": Provider(_guard, "guard:NAME", free=True, writes=False, judges=False),
 }
 PROVIDERS |= {
-    name: Provider(partial(_preset, preset), f"{name}:NAME", speed=HOSTED if preset.needs_key else None)
+    name: Provider(
+        partial(_preset, preset),
+        f"{name}:NAME",
+        speed=HOSTED if preset.needs_key else None,
+        batches=OFFERS.get(name),
+    )
     for name, preset in PRESETS.items()
 }
-PROVIDERS["azure"] = replace(PROVIDERS["azure"], batches=_openai_batches)
 
 
 def _specs(ability: str) -> str:

@@ -73,15 +73,16 @@ def cancel_batches(run: Path, base_url: str | None) -> BatchList:
 async def _cancel(batches: list[Batch], connection: Connection) -> None:
     for spec in dict.fromkeys(batch.model for batch in batches):
         model = open_model(spec, connection)
-        make = provider_of(model).batches
-        assert make is not None, "a batch of a model without batches"
+        offer = provider_of(model).batches
+        assert offer is not None, "a batch of a model without batches"
         await model.start()
+        service = offer.open(model, connection.timeout, "")
         try:
-            service = make(model, connection.timeout, "")
             for batch in batches:
                 if batch.model == spec and batch.name is not None:
                     await service.cancel(batch.name)
         finally:
+            await service.close()
             await model.close()
 
 

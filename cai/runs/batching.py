@@ -18,6 +18,7 @@ from cai.folder.identity import identity_hash
 from cai.folder.journal.batches import Batch, BatchJournal
 from cai.folder.run import RunFolder
 from cai.models import PROVIDERS, provider_of
+from cai.packages import need
 from cai.records import Object
 from cai.texts.wording import counted, listed
 
@@ -26,8 +27,11 @@ LIVE = 50_000  # flows at once: each takes a kilobyte and its texts, and a file 
 
 
 def check_batches(models: Sequence[Model]) -> None:
-    """Raise UsageError if no model of a run is asked in batches."""
-    if not any(provider_of(model).batches for model in models):
+    """Raise UsageError if no model of a run is asked in batches, MissingExtra if an SDK that takes them is missing."""
+    offers = [offer for model in models if (offer := provider_of(model).batches) is not None]
+    for offer in offers:
+        need(f"--batch through the package {offer.package}", "cloud", offer.package)
+    if not offers:
         names = listed(sorted({spec_of(model) for model in models}))
         known = listed([f"{name}:NAME" for name, provider in PROVIDERS.items() if provider.batches])
         raise UsageError(f"--batch: {names} takes no batches: use {known}, or leave out --batch")
@@ -54,11 +58,11 @@ def open_batches(
     run = identity_hash(identity)
     opened = {}
     for model in models:
-        make = provider_of(model).batches
-        if make is not None:
-            service = make(model, settings.timeout, run)
-            wait = settings.patience
-            opened[id(model)] = Batches(spec_of(model), service, folder.store, folder.path, live, tally, wait)
+        offer = provider_of(model).batches
+        if offer is not None:
+            service = offer.open(model, settings.timeout, run)
+            place = (folder.store, folder.path, live, tally)
+            opened[id(model)] = Batches(spec_of(model), service, *place, settings.patience, offer.share)
     return opened
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from cai.calls.model import spec_of
-from cai.calls.prices import BATCHED
 from cai.models import provider_of, speed_of
 from cai.records import Object, Record, Values
 from cai.runs.rehearsal import CHARACTERS_PER_TOKEN, TYPICAL_ANSWER, Counts, Plannable, rehearse
@@ -85,8 +84,9 @@ def _roles(run: Plannable, counts: Counts) -> dict[str, RoleEstimate]:
     """What each player is asked, and what that costs."""
     roles = {}
     for player, (model, price) in run.planned().items():
-        if price is not None and run.settings.batch and provider_of(model).batches:
-            price = price.share(BATCHED)
+        offer = provider_of(model).batches
+        if price is not None and run.settings.batch and offer is not None:
+            price = price.share(offer.share)
         figures: Values = {"model": spec_of(model), **counts[player]}
         if price is not None:
             figures["cost_usd"] = price.cost(counts[player]["input_tokens"], counts[player]["output_tokens"])

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batched import KINDS, PROMPTS, PROVIDERS, Server, batch_server, cuts, generated, hurry, killed
+from batched import KINDS, PROMPTS, PROVIDERS, SDKS, Server, batch_server, cuts, generated, hurry, killed
 from kept import call_keys
 
 import cai
-from cai.errors import BudgetReached, ModelStopped, RunError, ServerDown, UsageError
+from cai.errors import BudgetReached, MissingExtra, ModelStopped, RunError, ServerDown, UsageError
+from cai.models.remote.batch.offers import OFFERS
 from cai.runs.batch_list import batches_in
 from cai.runs.kinds.generate import GenerateRun
 from cai.runs.kinds.settings import GenerateSettings
@@ -66,7 +69,7 @@ def info(folder: Path) -> dict[str, Any]:
 # The same rows
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", SDKS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_and_exports_are_those_of_an_online_run(server: Server, tmp_path: Path, kind: str, provider: str) -> None:
     play = KINDS[kind]
@@ -77,6 +80,21 @@ def test_rows_and_exports_are_those_of_an_online_run(server: Server, tmp_path: P
     paid_once(server, tmp_path / "batched")
     assert server.did("create") and set(states(tmp_path / "batched")) == {"cleared"}
     assert server.tell()["files"] == 0
+
+
+@pytest.mark.parametrize("provider", sorted(set(OFFERS) - set(PROVIDERS)))
+def test_so_are_those_of_a_preset_that_takes_the_same_batches(server: Server, tmp_path: Path, provider: str) -> None:
+    play = partial(generated, server, provider=provider, price="1000,2000")
+    play(tmp_path / "online")
+    server.behave()
+    killed("Follower._note", "before", 2, lambda: play(tmp_path / "batched", batch=True))  # its batch is found again
+    play(tmp_path / "batched", batch=True)
+    batched, online = cuts(tmp_path / "batched"), cuts(tmp_path / "online")
+    assert all(batched[name] == online[name] for name in online if name != "README.md")  # which has the cost
+    paid_once(server, tmp_path / "batched")
+    assert server.did("create") and server.tell()["files"] == 0
+    costs = {name: info(tmp_path / name)["cost_usd"] for name in ("batched", "online")}
+    assert costs["batched"] == pytest.approx(OFFERS[provider].share * costs["online"])
 
 
 def test_a_wave_is_one_batch_of_what_all_prompts_wait_for(server: Server, tmp_path: Path) -> None:
@@ -95,7 +113,7 @@ def test_the_first_pairs_show_whether_a_judge_can_be_read_before_the_others_are_
     assert [line.split()[-1] for line in server.did("create")] == ["40", "60"]
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", SDKS)
 def test_a_folder_goes_on_online_or_in_batches(
     server: Server, online: dict[str, Any], tmp_path: Path, provider: str
 ) -> None:
@@ -107,7 +125,7 @@ def test_a_folder_goes_on_online_or_in_batches(
     paid_once(server, out)
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", SDKS)
 def test_what_a_batch_does_not_answer_in_time_goes_online(
     server: Server, online: dict[str, Any], tmp_path: Path, provider: str
 ) -> None:
@@ -151,20 +169,30 @@ OF_FILES: dict[str, dict[str, Any]] = {
     "too many tokens that wait": {"token_cap": 4},
     "room for a single call": {"token_cap": 1},
 }
-FAULTS = [(provider, name, knobs) for provider in PROVIDERS for name, knobs in HARMLESS.items()]
-FAULTS += [("openai", name, knobs) for name, knobs in OF_FILES.items()]
 
 
-@pytest.mark.parametrize(("provider", "name", "knobs"), FAULTS, ids=[f"{fault[0]} {fault[1]}" for fault in FAULTS])
+@pytest.mark.parametrize("provider", SDKS)
+@pytest.mark.parametrize("name", HARMLESS)
 def test_a_fault_changes_no_row_and_costs_nothing(
-    server: Server, online: dict[str, Any], tmp_path: Path, provider: str, name: str, knobs: dict[str, Any]
+    server: Server, online: dict[str, Any], tmp_path: Path, name: str, provider: str
 ) -> None:
+    changes_nothing(server, online[provider], tmp_path / "run", provider, HARMLESS[name])
+
+
+@pytest.mark.parametrize("name", OF_FILES)
+def test_a_fault_of_files_changes_no_row_and_costs_nothing(
+    server: Server, online: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    changes_nothing(server, online["openai"], tmp_path / "run", "openai", OF_FILES[name])
+
+
+def changes_nothing(server: Server, online: Any, out: Path, provider: str, knobs: dict[str, Any]) -> None:
     server.behave(**knobs)
-    generated(server, tmp_path / "run", provider, batch=True)
-    assert cuts(tmp_path / "run") == online[provider]
+    generated(server, out, provider, batch=True)
+    assert cuts(out) == online
     if "missing" not in knobs:  # a call without a line may have been answered, and is not paid
-        paid_once(server, tmp_path / "run")
-    assert set(states(tmp_path / "run")) == {"cleared"}
+        paid_once(server, out)
+    assert set(states(out)) == {"cleared"}
 
 
 # Faults that end the run
@@ -178,7 +206,7 @@ def test_calls_that_no_batch_answers_end_the_run_after_some_waves(server: Server
     assert len(generated(server, tmp_path / "run", prompts=PROMPTS[:1], batch=True)) == 1
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", SDKS)
 def test_no_credit_ends_the_run_which_can_be_resumed(
     server: Server, online: dict[str, Any], tmp_path: Path, provider: str
 ) -> None:
@@ -233,7 +261,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", SDKS)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_kill_between_any_two_steps_costs_nothing(
     server: Server, online: dict[str, Any], tmp_path: Path, place: str, provider: str
@@ -246,7 +274,7 @@ def test_a_kill_between_any_two_steps_costs_nothing(
     assert not (tmp_path / "run" / "batches").exists()
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", SDKS)
 def test_a_run_that_is_killed_at_every_step_ends_as_one_that_is_left_alone(
     server: Server, online: dict[str, Any], tmp_path: Path, provider: str
 ) -> None:
@@ -321,3 +349,11 @@ def test_a_model_without_batches_is_refused() -> None:
         cai.generate(PROMPTS, "harmless", model="openai:m", batch_wait="2h")
     with pytest.raises(UsageError, match="is not a time"):
         cai.generate(PROMPTS, "harmless", model="openai:m", batch=True, batch_wait="soon")
+
+
+def test_an_sdk_that_is_missing_is_said_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in PROVIDERS else found(name))
+    for model in ("openai:m", "anthropic:m"):
+        with pytest.raises(MissingExtra, match=r"pip install 'cai-toolkit\[cloud\]'"):
+            cai.generate(PROMPTS, "harmless", model=model, batch=True)

@@ -91,3 +91,6 @@ class BatchService(Protocol):
 
     def read(self, payload: Values, item: Item) -> Completion:
         """The answer to a call, or the error that it is."""
+
+    async def close(self) -> None:
+        """Close the connections."""

@@ -45,9 +45,11 @@ class Batches:
         live: Live,
         tally: Tally,
         wait: float | None,
+        share: float,
     ) -> None:
         self.model, self.service, self.folder, self.tally = model, service, folder, tally
         self.wait = inf if wait is None else wait
+        self.share = share
         self.store = store
         self.journal = BatchJournal(store.rows.db, store.rows.guard)
         self.most = service.most_calls
@@ -218,6 +220,7 @@ class Batches:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.service.close()
         for spool in self._spools.values():
             spool.discard()
         self._spools.clear()

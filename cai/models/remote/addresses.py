@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.request import getproxies, proxy_bypass
 
+from multidict import CIMultiDict
 from yarl import URL
 
 from cai.calls.model import Connection
@@ -21,6 +24,16 @@ CALL = re.compile(r"/openai/deployments/.*|(?<=/v1)/(chat/completions|completion
 DATED = re.compile(r"(^|&)api-version=\d{4}-[^&]*")
 LISTENS = re.compile(r"(?<=//)(0\.0\.0\.0|\[::\])(?=[:/]|$)")  # a server's own word for everywhere
 REACHED = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Access:
+    """The way to a server, and what every request to it carries; it holds secrets."""
+
+    base: URL
+    headers: CIMultiDict[str]
+    tls: ssl.SSLContext | bool
+    proxy: str | None
 
 
 def base_of(preset: Preset, connection: Connection, version: str) -> URL:

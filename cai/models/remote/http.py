@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import aiohttp
 import orjson
@@ -29,7 +28,7 @@ from cai.errors import (
     UnknownModel,
     UsageError,
 )
-from cai.models.remote.addresses import base_of, key_variables, path_advice, proxy_for, redirect_target
+from cai.models.remote.addresses import Access, base_of, key_variables, path_advice, proxy_for, redirect_target
 from cai.models.remote.bodies import as_sent, form_of, read_body, too_large
 from cai.models.remote.envelope import error_instead, is_answer, known
 from cai.models.remote.failures import Failure, error_inside, loads, read_error, shown
@@ -70,6 +69,7 @@ class HostedModel:
         self._key_advice = f"check {self.key_variables[0]}"  # once a key is known, that variable
         self._secrets = Secrets()
         self._session: aiohttp.ClientSession | None = None
+        self.access: Access | None = None  # since the start
 
     @property
     def price_names(self) -> tuple[str | None, str] | None:
@@ -123,6 +123,7 @@ class HostedModel:
         self._secrets = secrets_of(key, self._connection.headers, self._base, proxy)
         # The context of aiohttp is made at import; this one sees SSL_CERT_FILE and SSL_CERT_DIR as they are now.
         tls = ssl.create_default_context() if self._base.scheme == "https" else True
+        self.access = Access(self._base, headers, tls, proxy)
         self._session = aiohttp.ClientSession(
             # Concurrency is bounded by `limits`; a pool limit here would hide waiting from it.
             connector=aiohttp.TCPConnector(limit=0, ssl=tls),
@@ -173,36 +174,35 @@ class HostedModel:
 
     async def post(self, path: str, payload: Values, replies: str | None = None) -> Values:
         """Send once and return the JSON object of a 200 answer; everything else raises a `ModelError`."""
+        assert self._session is not None, "post before start"
         try:
             body = orjson.dumps(payload)
         except orjson.JSONEncodeError as error:  # a lone surrogate in a prompt, an integer over 64 bits in extra_body
             raise CallRejected("model_error", f"the request cannot be written as JSON: {error}") from None
-        async with self.exchange("POST", path, data=as_sent(body)) as response:
-            url, status, headers = response.url, response.status, response.headers
-            raw, whole = await read_body(response)
+        url = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
+        try:
+            async with self._session.post(url, data=as_sent(body), allow_redirects=False) as response:
+                status, headers = response.status, response.headers
+                raw, whole = await read_body(response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:  # `from None`: it holds the request's headers
+            words = transport_words(error, self._connection.timeout, CONNECT)
+            raise self.unheard(words, reached=not isinstance(error, UNREACHED)) from None
         if 200 <= status < 300:
             if not whole:
                 raise too_large()
             return self._answer(raw, payload, replies or self.replies)
         if 300 <= status < 400:
-            target = self._secrets.message(redirect_target(url, headers.get("Location", ""))).removesuffix(path)
-            raise ModelStopped(f"{self.endpoint} redirects to {target}: give that address as the base URL")
+            raise self.redirected(url, headers, path)
         raise self.error(read_error(status, headers, raw), payload)
 
-    @asynccontextmanager
-    async def exchange(self, method: str, path: str, **sent: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send once, and have the answer read, whatever its status; raises ModelFault if there is none, or no end."""
-        assert self._session is not None, "exchange before start"
-        url = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
-        try:
-            async with self._session.request(method, url, allow_redirects=False, **sent) as response:
-                yield response
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            # `from None`: aiohttp's errors hold the request's headers.
-            message = self._secrets.message(
-                f"no answer from {self.endpoint}: {transport_words(error, self._connection.timeout, CONNECT)}"
-            )
-            raise ModelFault(message, reached=not isinstance(error, UNREACHED)) from None
+    def redirected(self, url: URL, headers: Mapping[str, str], path: str) -> ModelStopped:
+        """The error of a redirect, which is not followed; path: what was asked for behind the base URL."""
+        target = self._secrets.message(redirect_target(url, headers.get("Location", ""))).removesuffix(path)
+        return ModelStopped(f"{self.endpoint} redirects to {target}: give that address as the base URL")
+
+    def unheard(self, words: str, *, reached: bool) -> ModelFault:
+        """The fault of a server that has not answered, or not to the end."""
+        return ModelFault(self._secrets.message(f"no answer from {self.endpoint}: {words}"), reached=reached)
 
     def _answer(self, raw: bytes, payload: Values, replies: str) -> Values:
         """The object that a 200 answer is, without secrets; raises the error that it holds instead."""
@@ -252,7 +252,7 @@ class HostedModel:
 
         A `CallRejected` does not name the address either: it is written to the run's files.
         """
-        answer = replace(answer, said=tuple(map(self._secrets.message, answer.said)))
+        answer = self.cleaned(answer)
         answered = "answered 200 with an error" if answer.inside else f"answered {answer.status}"
         if answer.message:
             answered += f": {answer.message[:300]}"
@@ -284,6 +284,10 @@ class HostedModel:
                 return ModelStopped(f"{there}; the proxy wants a name and a password in HTTP_PROXY or HTTPS_PROXY")
             case "setting":
                 return FieldRefused(f"{self.spec}: {there}; {way_out(answer, payload)}")
+
+    def cleaned(self, answer: Failure) -> Failure:
+        """An error without secrets."""
+        return replace(answer, said=tuple(map(self._secrets.message, answer.said)))
 
     @property
     def spec(self) -> str:

@@ -1,8 +1,11 @@
-"""Why a server could not be reached or heard, in a few words."""
+"""Why a server could not be reached or heard, in a few words: errors of aiohttp, and those below providers' SDKs."""
 
 from __future__ import annotations
 
 import os
+import socket
+import ssl
+from collections.abc import Iterator
 
 import aiohttp
 
@@ -30,6 +33,14 @@ UNREACHED = (
     aiohttp.ClientHttpProxyError,
     aiohttp.ClientResponseError,
 )
+# The same of httpx, whichever of its packages an SDK uses, by the names of their classes.
+OF_SDKS = {
+    "ConnectTimeout": "no connection within {connect:g} s",
+    "TimeoutException": "timed out after {timeout:g} s",
+    "ProxyError": "the proxy answered {error}; check HTTPS_PROXY",
+    "RemoteProtocolError": "the server closed the connection",
+}
+UNREACHED_BY_SDKS = ("ConnectTimeout", "ConnectError", "ProxyError", "PoolTimeout")
 
 
 def transport_words(error: Exception, timeout: float, connect: float) -> str:
@@ -40,3 +51,40 @@ def transport_words(error: Exception, timeout: float, connect: float) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno).lower()
     return shown(str(error)) or type(error).__name__
+
+
+def sdk_words(error: BaseException, timeout: float, connect: float) -> str:
+    """What went wrong below the SDK of a provider."""
+    names = _names(error)
+    for name, words in OF_SDKS.items():
+        if name in names:
+            return shown(words.format(error=error, timeout=timeout, connect=min(connect, timeout)))
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {shown(str(cause))}; put a private CA into SSL_CERT_FILE"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed: {shown(str(cause))}"
+        if isinstance(cause, socket.gaierror):
+            return "the host name is unknown"
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return os.strerror(cause.errno).lower()
+    return shown(str(error)) or type(error).__name__
+
+
+def is_unreached(error: BaseException) -> bool:
+    """Whether an error below an SDK says that no server has read the request."""
+    return not _names(error).isdisjoint(UNREACHED_BY_SDKS)
+
+
+def _names(error: BaseException) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what led to it."""
+    while error is not None:
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        else:
+            error = error.__cause__ or error.__context__

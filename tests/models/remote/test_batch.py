@@ -29,9 +29,9 @@ def server() -> Iterator[Server]:
 
 def service(spec: str, connection: Connection | None = None) -> Any:
     model = open_model(spec, connection)
-    make = provider_of(model).batches
-    assert make is not None
-    return make(model, 10.0, "run")
+    offer = provider_of(model).batches
+    assert offer is not None
+    return offer.open(model, 10.0, "run")
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +109,7 @@ def test_a_batch_that_is_gone_is_over_and_has_no_results(server: Server) -> None
             await batches.cancel("batch-none")
             return standing
         finally:
+            await batches.close()
             await batches.model.close()
 
     for spec, base in (("openai:m", server.base("openai")), ("anthropic:m", server.base("anthropic"))):
@@ -154,6 +155,7 @@ def test_metadata_names_the_run_and_the_batch(server: Server, tmp_path: Path) ->
         assert await batches.find(batch) == name
         batch.nonce = "another"
         found: str | None = await batches.find(batch)
+        await batches.close()
         await batches.model.close()
         return found
 

@@ -1,1 +1,1 @@
-"""The batches of providers, asked through the session of a model, with its key, proxy and secrets."""
+"""The batches of providers, through their SDKs, with the key, proxy and secrets of a model."""

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import IO, Any
 
 import orjson
 
 from cai.calls.batches.service import Frame, Item, Standing
 from cai.errors import CallRejected, ModelStopped
 from cai.folder.journal.batches import Batch
-from cai.models.remote.batch.wire import CLOCKS_APART, Gone, Wire, body_of
+from cai.models.remote.batch.wire import CLOCKS_APART, READ, Gone, Wire, body_of
 from cai.models.remote.envelope import known
 from cai.records import Values
 
 PATH = "/v1/messages/batches"
 PAGE = 100
+RAW = "X-Stainless-Raw-Response"  # asks the SDK for an answer whose body is not read yet
 LOOK_AGAIN = 10.0  # seconds between two looks at a batch that may be ours
 STATUSES = {  # of HTTP, by the type of an error
     "invalid_request_error": 400, "authentication_error": 401, "billing_error": 402, "permission_error": 403,
@@ -32,6 +34,7 @@ STATUSES = {  # of HTTP, by the type of an error
 class AnthropicBatches(Wire):
     """The batches of a Claude model."""
 
+    package = "anthropic"
     most_calls = 100_000
     most_bytes = 256 * 10**6
     frame = Frame(b'{"requests":[', b",", b"]}")
@@ -57,9 +60,21 @@ class AnthropicBatches(Wire):
         return ""
 
     async def create(self, path: Path, batch: Batch) -> str:
-        """Create a batch with all of its calls."""
-        with open(path, "rb") as content:
-            return str((await self.json("POST", PATH, data=content))["id"])
+        """Create a batch with all of its calls, which are read as they are sent: the SDK's own way holds them all."""
+        headers = {"Content-Type": "application/json", "Content-Length": str(path.stat().st_size)}
+        with open(path, "rb") as file:
+            sent = self._asked("post", PATH, headers, content=_parts(file))
+            return str((await self.json(sent))["id"])
+
+    @asynccontextmanager
+    async def _asked(self, method: str, path: str, headers: dict[str, str], **sent: Any) -> AsyncIterator[Any]:
+        """A request to a path; its answer is not read yet."""
+        options = {"headers": {RAW: "stream", **headers}}
+        response = await getattr(self.client, method)(path, cast_to=object, options=options, **sent)
+        try:
+            yield response
+        finally:
+            await response.close()
 
     async def find(self, batch: Batch) -> str | None:
         """The batch with our calls among those of the same size made since; one that goes on is waited for."""
@@ -76,7 +91,7 @@ class AnthropicBatches(Wire):
     async def _candidates(self, batch: Batch) -> AsyncIterator[str]:
         after: dict[str, str] = {}
         while True:
-            page = await self.json("GET", PATH, params={"limit": str(PAGE), **after})
+            page = await self.json(self._batches.list(limit=PAGE, **after))
             entries = [entry for entry in page.get("data") or [] if isinstance(entry, dict) and "id" in entry]
             for entry in entries:
                 created = _time(entry.get("created_at"))
@@ -91,7 +106,7 @@ class AnthropicBatches(Wire):
     async def look(self, name: str) -> Standing:
         """How far a batch is."""
         try:
-            batch = await self.json("GET", f"{PATH}/{name}")
+            batch = await self.json(self._batches.retrieve(name))
         except Gone:
             return Standing(is_over=True)
         counts = known(batch.get("request_counts"))
@@ -101,19 +116,31 @@ class AnthropicBatches(Wire):
         return Standing(is_over, done, files=("results",) if is_over else ())
 
     async def items(self, name: str, standing: Standing) -> AsyncGenerator[tuple[str, Item | None]]:
-        """The results."""
+        """The results, asked for at the model's own address: `results_url` may name a host whose key this is not."""
         if standing.files:
             with suppress(Gone):
-                async for line in self.lines(f"{PATH}/{name}/results"):
+                async for line in self.lines(self._asked("get", f"{PATH}/{name}/results", {})):
                     yield str(line.get("custom_id")), _item(known(line.get("result")))
 
     async def cancel(self, name: str) -> None:
         """Have a batch end early; one that is over already is left alone."""
         with suppress(CallRejected, ModelStopped):
-            await self.json("POST", f"{PATH}/{name}/cancel")
+            await self.json(self._batches.cancel(name))
 
     async def delete(self, batch: Batch, standing: Standing) -> None:
-        """There are no files; results go after 29 days."""
+        """Delete a batch with its results, which are kept for 29 days otherwise."""
+        with suppress(Gone):
+            await self.json(self._batches.delete(batch.name))
+
+    @property
+    def _batches(self) -> Any:
+        return self.client.messages.batches.with_streaming_response
+
+
+async def _parts(file: IO[bytes]) -> AsyncIterator[bytes]:
+    """What a file holds, as it is read."""
+    while part := file.read(READ):
+        yield part
 
 
 def _item(result: Values) -> Item | None:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import orjson
 
 from cai.calls.batches.service import Frame, Item, Standing
@@ -30,6 +29,7 @@ PAGE = 100
 class OpenAIBatches(Wire):
     """The batches of a model behind OpenAI's protocol."""
 
+    package = "openai"
     most_calls = 50_000
     most_bytes = 200 * 10**6
     frame = Frame(b"", b"\n", b"\n")
@@ -58,41 +58,39 @@ class OpenAIBatches(Wire):
         """Upload a file, or find it."""
         name = f"cai-{batch.nonce}.jsonl"
         if again:
-            async for file in self._listed("/files", purpose="batch"):
+            async for file in self._listed(self.client.files, purpose="batch"):
                 if file.get("filename") == name:
                     return str(file["id"])
         with open(path, "rb") as content:
-            form = aiohttp.MultipartWriter("form-data")
-            form.append("batch").set_content_disposition("form-data", name="purpose")
-            part = form.append(content, {"Content-Type": "application/jsonl"})
-            part.set_content_disposition("form-data", name="file", filename=name)
-            added = await self.json("POST", "/files", data=form, headers={"Content-Type": form.content_type})
-            return str(added["id"])
+            files = self.client.files.with_streaming_response
+            # A file that is open is read as it is sent; a path would be read whole.
+            sent = files.create(file=(name, content, "application/jsonl"), purpose="batch")
+            return str((await self.json(sent))["id"])
 
     async def create(self, path: Path, batch: Batch) -> str:
         """Create a batch of an uploaded file."""
-        body = {
-            "input_file_id": batch.file,
-            "endpoint": batch.endpoint,
-            "completion_window": "24h",
-            "metadata": {"cai": batch.nonce, "run": self.run},
-        }
-        return str((await self.json("POST", "/batches", data=orjson.dumps(body)))["id"])
+        created = self.client.batches.with_streaming_response.create(
+            input_file_id=batch.file,
+            endpoint=batch.endpoint,
+            completion_window="24h",
+            metadata={"cai": batch.nonce, "run": self.run},
+        )
+        return str((await self.json(created))["id"])
 
     async def find(self, batch: Batch) -> str | None:
         """The batch with this nonce among those made since."""
-        async for listed in self._listed("/batches"):
+        async for listed in self._listed(self.client.batches):
             if known(listed.get("metadata")).get("cai") == batch.nonce:
                 return str(listed["id"])
             if float(listed.get("created_at") or 0) < batch.created_at - CLOCKS_APART:
                 break
         return None
 
-    async def _listed(self, path: str, **query: str) -> AsyncIterator[Values]:
+    async def _listed(self, kind: Any, **query: str) -> AsyncIterator[Values]:
         """What a list holds, the newest first, page by page."""
         after: dict[str, str] = {}
         while True:
-            page = await self.json("GET", path, params={"limit": str(PAGE), **query, **after})
+            page = await self.json(kind.with_streaming_response.list(limit=PAGE, **query, **after))
             entries = [entry for entry in page.get("data") or [] if isinstance(entry, dict) and "id" in entry]
             for entry in entries:
                 yield entry
@@ -103,7 +101,7 @@ class OpenAIBatches(Wire):
     async def look(self, name: str) -> Standing:
         """How far a batch is."""
         try:
-            batch = await self.json("GET", f"/batches/{name}")
+            batch = await self.json(self.client.batches.with_streaming_response.retrieve(name))
         except Gone:
             return Standing(is_over=True)
         counts = known(batch.get("request_counts"))
@@ -121,19 +119,19 @@ class OpenAIBatches(Wire):
         """The lines of the file with answers, then of the one with errors."""
         for file in standing.files:
             with suppress(Gone):
-                async for line in self.lines(f"/files/{file}/content"):
+                async for line in self.lines(self.client.files.with_streaming_response.content(file)):
                     yield str(line.get("custom_id")), _item(line)
 
     async def cancel(self, name: str) -> None:
         """Have a batch end early; one that is over already is left alone."""
         with suppress(CallRejected, ModelStopped):
-            await self.json("POST", f"/batches/{name}/cancel")
+            await self.json(self.client.batches.with_streaming_response.cancel(name))
 
     async def delete(self, batch: Batch, standing: Standing) -> None:
         """Delete what was uploaded, and the results."""
         for file in filter(None, (batch.file, *standing.files)):
             with suppress(Gone):
-                await self.json("DELETE", f"/files/{file}")
+                await self.json(self.client.files.with_streaming_response.delete(file))
 
 
 def _item(line: Values) -> Item | None:

@@ -1,25 +1,28 @@
-"""What the batches of all providers share: JSON about batches, files in lines, and their failures."""
+"""What the batches of all providers share: JSON about batches, files in lines, and their failures, through an SDK."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+import importlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, ClassVar
 
-import aiohttp
 import orjson
+from yarl import URL
 
 from cai.calls.batches.service import Item
-from cai.errors import CallRejected
+from cai.errors import CallRejected, ModelError
 from cai.models.remote.anthropic import AnthropicModel
-from cai.models.remote.bodies import read_body
+from cai.models.remote.batch.sdk import open_client
 from cai.models.remote.failures import loads, read_error
 from cai.models.remote.openai import OpenAIModel
-from cai.models.remote.transport import CONNECT
+from cai.models.remote.transport import CONNECT, is_unreached, sdk_words
 from cai.records import Completion, Values
 
 CLOCKS_APART = 300.0  # seconds by which a provider's clock may be behind ours
 LONGEST_LINE = 64 * 2**20  # bytes; a line of results is one answer
 READ = 2**16  # bytes at once
+Response = AbstractAsyncContextManager[Any]  # of an SDK, whose body is not read yet
 
 
 class Gone(CallRejected):
@@ -27,49 +30,86 @@ class Gone(CallRejected):
 
 
 class Wire:
-    """Asks about batches through the session of a model; run: what names the run at the provider."""
+    """Asks about batches as a model that was started would; run: what names the run at the provider."""
+
+    package: ClassVar[str]  # the SDK
 
     def __init__(self, model: OpenAIModel | AnthropicModel, timeout: float, run: str) -> None:
         self.model, self.run = model, run
-        # A file may take long, but not fall silent.
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=timeout)
+        self._timeout = timeout
+        self._opened: tuple[Any, Any] | None = None
 
-    async def json(self, method: str, path: str, **sent: Any) -> Values:
+    @property
+    def client(self) -> Any:
+        """The client of the SDK."""
+        return self._open()[0]
+
+    def _open(self) -> tuple[Any, Any]:
+        if self._opened is None:
+            assert self.model.access is not None, "batches before the start of their model"
+            self._opened = open_client(self.package, self.model.access, self._timeout)
+        return self._opened
+
+    async def close(self) -> None:
+        """Close the connections."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened[0].close()
+
+    async def json(self, request: Response) -> Values:
         """The JSON object of an answer; everything else raises a ModelError."""
-        async with self.model.exchange(method, path, timeout=self._timeout, **sent) as response:
-            raw, _ = await read_body(response)
-            self._check(response, raw)
-        try:
-            found = loads(raw)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
+        with self._failures():
+            async with request as response:
+                raw = await response.read()
+        found = _object(raw)
+        if not found:
             raise self.model.odd("something else than a JSON object")
         return found
 
-    async def lines(self, path: str) -> AsyncIterator[Values]:
-        """The JSON objects in the lines of a file; lines that are none are left out."""
-        async with self.model.exchange("GET", path, timeout=self._timeout) as response:
-            if response.status != 200:
-                raw, _ = await read_body(response)
-                self._check(response, raw)
-            rest = b""
-            async for part in response.content.iter_chunked(READ):
-                *whole, rest = (rest + part).split(b"\n")
-                for line in filter(None, map(_object, whole)):
-                    yield line
-                if len(rest) > LONGEST_LINE:
-                    raise self.model.odd("a line that does not end")
+    async def lines(self, request: Response) -> AsyncIterator[Values]:
+        """The JSON objects in the lines of a file; lines that are none are left out.
+
+        The SDK's own lines would also end at U+2028 and the like, which JSON may hold.
+        """
+        rest = b""
+        with self._failures():
+            async with request as response:
+                async for part in response.iter_bytes(READ):
+                    *whole, rest = (rest + part).split(b"\n")
+                    for line in filter(None, map(_object, whole)):
+                        yield line
+                    if len(rest) > LONGEST_LINE:
+                        raise self.model.odd("a line that does not end")
         last = _object(rest)
         if last:
             yield last
 
-    def _check(self, response: aiohttp.ClientResponse, raw: bytes) -> None:
-        if response.status == 404:
-            failure = read_error(404, response.headers, raw)
-            raise Gone("model_error", f"the server answered 404: {failure.message[:300]}")
-        if not 200 <= response.status < 300:
-            raise self.model.error(read_error(response.status, response.headers, raw), {})
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """See what the errors of the SDK mean; `from None`, since they hold what was sent."""
+        _, http = self._open()
+        sdk: Any = importlib.import_module(self.package)
+        try:
+            yield
+        except sdk.APIStatusError as error:
+            raise self._refusal(error.response) from None
+        except sdk.APIConnectionError as error:
+            raise self._unheard(error.__cause__ or error) from None
+        except (http.HTTPError, http.StreamError) as error:  # while the body was read
+            raise self._unheard(error) from None
+
+    def _refusal(self, response: Any) -> ModelError:
+        if 300 <= response.status_code < 400:
+            url = URL(str(response.request.url))
+            path = url.path.removeprefix(URL(self.model.endpoint).path)
+            return self.model.redirected(url, response.headers, path)
+        failure = read_error(response.status_code, response.headers, response.content)
+        if response.status_code == 404:
+            return Gone("model_error", f"the server answered 404: {self.model.cleaned(failure).message[:300]}")
+        return self.model.error(failure, {})
+
+    def _unheard(self, error: BaseException) -> ModelError:
+        return self.model.unheard(sdk_words(error, self._timeout, CONNECT), reached=not is_unreached(error))
 
     def read(self, payload: Values, item: Item) -> Completion:
         """The answer to a call, or the error that it is."""
