@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol, cast
 import typer
 from typer.core import TyperGroup
 
-from cai.cli.streams import keep_streams
+from cai.cli.terminal.streams import keep_streams
 from cai.errors import CaiError
 from cai.texts.wording import UNPRINTABLE, printable
 
