@@ -154,7 +154,7 @@ def is_slow(block: Block) -> bool:
 
 
 def is_constitution(block: Block) -> bool:
-    return is_run(block) and block.language == "yaml"
+    return is_run(block) and block.language == "yaml" and "\nstages:" not in block.text
 
 
 def pages_with(kind: Callable[[Block], bool]) -> pytest.MarkDecorator:

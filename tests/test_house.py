@@ -22,6 +22,7 @@ FLOORS = (  # from the ground up; a room may import its own floor and those belo
     "evaluation",
     "report",
     "viewer",
+    "recipes",
     "cli __init__ __main__",
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}

@@ -24,6 +24,7 @@ Folders = Annotated[
 ]
 MODULES = (
     "runs",
+    "recipe",
     "audit",
     "train",
     "chat",

@@ -46,7 +46,11 @@ def add_command(
                     context.params[each] = None
             return context
 
-    app.command(name, help=text, cls=WithSettings)(lambda: None)
+    def function() -> None:
+        """Stands for the function with all of its options, which `whole` makes."""
+
+    function.whole = lambda: with_options(run, fields())  # type: ignore[attr-defined]
+    app.command(name, help=text, cls=WithSettings)(function)
 
 
 def stated(args: Iterable[str], fields: Fields) -> Iterator[str]:

@@ -1,0 +1,117 @@
+"""The commands that a recipe may use: their settings, what their folder is, and how settings become words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cai.records import Object
+
+REFUSED = {  # settings that a recipe may not have, and why
+    "out": "the recipe names the folders",
+    "json": "the recipe reads what its commands say",
+    "force": "--redo STAGE makes a stage anew",
+    "push": "a recipe publishes nothing: push the folder once you have read it",
+    "headers": "headers may hold keys, and recipes are shared: name a server whose key is in the environment",
+}
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One setting of a command. option: None for its argument. off: the option that switches it off."""
+
+    name: str
+    kind: type
+    option: str | None
+    off: str | None = None
+    repeats: bool = False
+    is_json: bool = False
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command by the name that recipes call it by, such as `train sft`.
+
+    into: the option that takes its folder, or `file` in it; None: its argument does. required: settings that must be
+    given. grows: whether its folder takes a setting that was raised.
+    """
+
+    name: str
+    parameters: Mapping[str, Parameter]
+    into: str | None = "--out"
+    file: str | None = None
+    required: frozenset[str] = frozenset()
+    grows: bool = False
+
+    def words(self, settings: Object) -> list[str]:
+        """The words of the command line for settings."""
+        arguments: list[str] = []
+        options: list[str] = []
+        for key, value in settings.items():
+            parameter = self.parameters[key]
+            values = value if isinstance(value, list) else [value]
+            if parameter.option is None:
+                arguments += map(str, values)
+            else:
+                options += option_words(parameter, values)
+        return [*self.name.split(), *arguments, *options]
+
+    def words_into(self, settings: Object, folder: Path) -> list[str]:
+        """The same, with the folder that its result goes to."""
+        place = str(folder / self.file) if self.file else str(folder)
+        into = [place] if self.into is None else [self.into, place]
+        return [*self.words(settings), *into]
+
+
+def option_words(parameter: Parameter, values: list[Any]) -> list[str]:
+    """The words of one option."""
+    assert parameter.option is not None
+    words = []
+    for value in values:
+        if value is True:
+            words.append(parameter.option)
+        elif value is False:
+            words += [parameter.off] if parameter.off else []
+        elif isinstance(value, dict):
+            words += [parameter.option, json.dumps(value)]
+        else:
+            text = str(value)
+            words += [f"{parameter.option}={text}"] if text.startswith("-") else [parameter.option, text]
+    return words
+
+
+def check_setting(parameter: Parameter, value: Any) -> str | None:
+    """What is wrong with the value of a setting; None: nothing that shows before the command reads it."""
+    if value is None:
+        return "has no value: leave it out for its default"
+    if isinstance(value, list):
+        if not parameter.repeats:
+            return f"takes one value, not a list of {len(value)}"
+        problems = [check_setting(parameter, each) for each in value]
+        return next(filter(None, problems), None)
+    if isinstance(value, dict):
+        return None if parameter.is_json else "takes one value, not a mapping"
+    if isinstance(value, str) and value.startswith(("$", "@")):
+        return None
+    return _of_kind(parameter, value)
+
+
+def _of_kind(parameter: Parameter, value: Any) -> str | None:
+    kind = parameter.kind
+    is_switch = isinstance(value, bool)
+    if kind is bool and not is_switch:
+        return f"must be true or false, not {value!r}"
+    if is_switch and kind is not bool and not (value is False and parameter.off):
+        return f"must be {KINDS.get(kind, 'text')}, not {str(value).lower()}"
+    if is_switch:
+        return None
+    if kind is int and not isinstance(value, int):
+        return f"must be a whole number, not {value!r}"
+    if kind is float and not isinstance(value, int | float):
+        return f"must be a number, not {value!r}"
+    return None

@@ -1,0 +1,107 @@
+"""What a recipe has done: `recipe.json` in its folder, with the content of each stage's folder as a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from pydantic import Field, ValidationError
+
+from cai.disk.reading import read_object
+from cai.disk.writing import write_atomically
+from cai.errors import RunError
+from cai.records import Record
+from cai.texts.wording import one_line
+
+FILE = "recipe.json"
+PIECE = 1 << 20  # bytes hashed at a time
+# What a folder holds besides its result: times, costs, logs, journals, states to resume from, pictures, cards.
+BESIDES = (
+    "run.json", "README.md", ".texts", FILE, "metrics.jsonl", "report.html", "training.json", "gold", "gold.jsonl",
+)  # fmt: skip
+ENDINGS = (".sqlite", ".sqlite-wal", ".sqlite-shm", ".log", ".png", ".svg", ".part", ".lock")
+FOLDERS = ("checkpoint", "shards")
+Status = Literal["waiting", "running", "finished", "failed"]
+
+
+class Entry(Record):
+    """What is known of one job."""
+
+    status: Status
+    folder: str  # in the folder of the recipe
+    words: tuple[str, ...]  # of its commands, with @JOB for folders of other jobs
+    inputs: dict[str, str] = Field(default_factory=dict)  # hashes of what it read, by job or file
+    files: dict[str, str] = Field(default_factory=dict)  # hashes of what it wrote, by name
+    summary: dict[str, Any] = Field(default_factory=dict)  # what its command said with --json
+    seconds: float = 0.0
+    cost_usd: float = 0.0
+
+
+class State:
+    """The entries of a recipe's folder by job; written whenever one changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self.entries: dict[str, Entry] = {}
+        if self.path.exists():
+            self.entries = _read(self.path)
+
+    def note(self, recipe: str, job: str, entry: Entry) -> None:
+        """Keep the entry of a job."""
+        self.entries[job] = entry
+        values = {name: each.model_dump(mode="json") for name, each in self.entries.items()}
+        content = {"format": 1, "recipe": recipe, "jobs": values}
+        write_atomically(self.path, orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def _read(path: Path) -> dict[str, Entry]:
+    advice = "restore it, or name another --out"
+    content = read_object(path, advice)
+    try:
+        return {name: Entry.model_validate(each) for name, each in content["jobs"].items()}
+    except (KeyError, AttributeError, ValidationError) as error:
+        raise RunError(f"{path} is damaged ({one_line(error)}): {advice}") from None
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """The hashes of a folder's results by their names; of nothing that differs between two equal runs."""
+    return {str(path.relative_to(folder)): hash_of(path) for path in sorted(_results(folder))}
+
+
+def _results(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.name in BESIDES or path.name.endswith(ENDINGS) or path.name.startswith(FOLDERS):
+            continue
+        if path.is_dir():
+            yield from _results(path)
+        elif path.is_file():
+            yield path
+
+
+def hash_of(path: Path) -> str:
+    """The hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def hash_of_files(files: Mapping[str, str]) -> str:
+    """One hash for a folder's results."""
+    return hashlib.sha256(orjson.dumps(files, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """What has changed between two states of files, in words."""
+    words = {name: "is gone" for name in before.keys() - after.keys()}
+    words |= {name: "is new" for name in after.keys() - before.keys()}
+    words |= {name: "has changed" for name in before.keys() & after.keys() if before[name] != after[name]}
+    return [f"{name} {words[name]}" for name in sorted(words)]
+
+
+def cost_of(folder: Path) -> float:
+    """What the runs in a folder have cost so far, in USD; a run whose price is not known counts nothing."""
+    costs = [read_object(path).get("cost_usd") for path in folder.rglob("run.json")]
+    return math.fsum(filter(None, costs))

@@ -1,0 +1,72 @@
+"""What a value of a recipe names: `$x` a variable, `@stage` the folder of another stage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+VARIABLE = r"[a-z_][a-z0-9_]*"
+STAGE = r"[a-z][a-z0-9_-]*"
+VARIABLES = re.compile(rf"\$({VARIABLE})")
+# At the start of a value, or after the kind of a model: reward:@rm. An @ elsewhere is a revision or an address.
+REFERENCE = re.compile(rf"((?:[a-z]+:)?)@({STAGE})((?:/.*)?)", re.DOTALL)
+
+
+class Reference(NamedTuple):
+    """The folder of a stage in a value, or a file in it; `reward:` may stand before it."""
+
+    before: str
+    stage: str
+    after: str
+
+
+def reference_in(text: str) -> Reference | None:
+    """What a text names of another stage."""
+    match = REFERENCE.fullmatch(text)
+    return None if match is None else Reference(*match.groups())
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """The texts of a value, those in lists and mappings too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from texts_in(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from texts_in(each)
+
+
+def references(value: Any) -> list[Reference]:
+    """All that a value names of other stages."""
+    return [reference for text in texts_in(value) if (reference := reference_in(text)) is not None]
+
+
+def variables_in(value: Any) -> list[str]:
+    """The variables that a value names."""
+    return [name for text in texts_in(value) for name in VARIABLES.findall(text)]
+
+
+def replaced(value: Any, replace: Callable[[str], Any]) -> Any:
+    """A value with every text in it replaced."""
+    if isinstance(value, str):
+        return replace(value)
+    if isinstance(value, Mapping):
+        return {key: replaced(each, replace) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [replaced(each, replace) for each in value]
+    return value
+
+
+def with_variables(value: Any, variables: Mapping[str, Any]) -> Any:
+    """A value with its variables filled in; a text that is nothing but a variable becomes the variable's value."""
+
+    def fill(text: str) -> Any:
+        whole = VARIABLES.fullmatch(text)
+        if whole:
+            return variables[whole[1]]
+        return VARIABLES.sub(lambda match: str(variables[match[1]]), text)
+
+    return replaced(value, fill)

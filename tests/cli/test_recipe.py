@@ -1,0 +1,114 @@
+"""`cai run`: commands in processes of their own, which end with it, and a table of what became of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from forked import fork
+from kept import command, environment, rows
+from recipes.test_play import PROMPTS, RECIPE
+from stub import Stub, stub
+
+MOST_IN_FLIGHT = 4
+
+
+@pytest.fixture
+def server() -> Iterator[Stub]:
+    with stub("--latency", "0.05") as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path, server: Stub) -> Path:
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("URL", server.url))
+    lines = (json.dumps({"id": text, "prompt": text}) + "\n" for text in PROMPTS)
+    (tmp_path / "prompts.jsonl").write_text("".join(lines))
+    return tmp_path
+
+
+def test_a_dry_run_prints_the_commands_and_runs_none(folder: Path, server: Stub) -> None:
+    ended = fork(["run", "recipe.yaml", "--dry-run", "--set", "rounds=2"], folder, environment())
+    first, second, *others = ended.stdout.splitlines()
+    assert first.startswith("cai generate prompts.jsonl --model openai:tiny@") and "--rounds 2 " in first
+    assert second == "cai export --split 0.5 runs/small/draft"
+    assert len(others) == 3 and not (folder / "runs").exists() and server.stats()["requests"] == 0
+
+
+def test_the_summary_has_every_stage(folder: Path) -> None:
+    ended = fork(["run", "recipe.yaml", "--json"], folder, environment())
+    assert ended.status == 0, ended.stderr
+    assert json.loads(ended.stdout)["ran"] == ["draft", "draws", "labels", "audited"]
+    again = fork(["run", "recipe.yaml"], folder, environment())
+    assert again.status == 0 and "nothing was left to do: no model was asked" in again.stderr
+
+
+def test_a_stage_that_fails_ends_it_with_its_own_line(folder: Path) -> None:
+    ended = fork(["run", "recipe.yaml", "--set", "prompts=nothing.jsonl"], folder, environment())
+    assert ended.status == 1
+    assert "nothing.jsonl" in ended.stderr and "draft    failed" in ended.stderr
+    assert ended.stderr.splitlines()[-1] == "error: cai generate ended with status 1: for the reason above"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_recipe_says_so_and_is_resumed(folder: Path, server: Stub, number: signal.Signals) -> None:
+    process = begin(folder)
+    server.wait_for_a_request()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and stderr.splitlines()[-1] == "interrupted"
+    assert finish(folder) == 0
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_recipe_that_is_killed_ends_in_the_same_report_and_pays_nothing_twice(
+    folder: Path, server: Stub, kills: int
+) -> None:
+    chance = Random(kills)
+    for _ in range(kills):
+        process = begin(folder)
+        try:
+            process.communicate(timeout=chance.uniform(0.5, 3.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        wait_for_the_command_to_end(folder)
+    assert finish(folder) == 0
+    assert (folder / "runs" / "small" / "report.html").exists()
+    stats = server.stats()
+    assert stats["duplicates"] <= kills * MOST_IN_FLIGHT
+    assert len(rows(folder / "runs" / "small" / "labels" / "labels.jsonl")) == len(PROMPTS)
+
+
+def begin(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("run", "recipe.yaml"), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(folder: Path) -> int:
+    ended = fork(["run", "recipe.yaml"], folder, environment())
+    return ended.status
+
+
+def wait_for_the_command_to_end(folder: Path) -> None:
+    """Until no process works in the folder: a command whose recipe was killed ends by itself."""
+    end = time.monotonic() + 30
+    while any(is_in(folder, pid) for pid in os.listdir("/proc") if pid.isdigit()):
+        assert time.monotonic() < end, "the command goes on"
+        time.sleep(0.05)
+
+
+def is_in(folder: Path, pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink() == folder
+    except OSError:
+        return False

@@ -1,0 +1,29 @@
+"""For the tests of recipes: one in a file, and the commands that it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from cai.cli.recipe import commands
+from cai.recipes.commands import Command
+from cai.recipes.recipe import Recipe, read_recipe
+
+known: Callable[[], Mapping[str, Command]] = cache(commands)
+Read = Callable[..., Recipe]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Reads the text of a recipe."""
+
+    def read(text: str, *assignments: str) -> Recipe:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(dedent(text))
+        return read_recipe(path, known(), assignments)
+
+    return read

@@ -1,0 +1,94 @@
+"""What a recipe comes to: a job for each stage, and for each value and turn that it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cai.recipes.jobs import jobs_of
+from cai.recipes.recipe import Recipe
+
+Read = Callable[..., Recipe]
+CHAIN = """
+    draft: {generate: {model: $model, constitution: $law}}
+    sft: {train sft: {data: "@draft", model: $model, seed: $seed}}
+    check: {judge bench: {gold: gold.jsonl, judge: $model}}
+"""
+
+
+def test_a_stage_runs_once_for_each_value_that_it_depends_on(read: Read) -> None:
+    recipe = read(
+        "name: small\nvars: {model: local}\nmatrix: {seed: [0, 1], law: [harmless, hhh]}\nstages:\n"
+        + CHAIN.replace("\n    ", "\n  ")
+    )
+    names = [job.name for job in jobs_of(recipe)]
+    assert set(names) == {
+        "check", "draft.law=harmless", "draft.law=hhh", "sft.seed=0.law=harmless", "sft.seed=0.law=hhh",
+        "sft.seed=1.law=harmless", "sft.seed=1.law=hhh",
+    }  # fmt: skip
+    jobs = {job.name: job for job in jobs_of(recipe)}
+    job = jobs["sft.seed=1.law=hhh"]
+    assert job.needs == ("draft.law=hhh",)
+    assert job.steps[0].settings == {"data": "@draft.law=hhh", "model": "local", "seed": 1}
+
+
+def test_each_turn_begins_with_what_the_one_before_ended_with(read: Read) -> None:
+    recipe = read("""
+        name: loop
+        vars: {model: local}
+        repeat: 3
+        next: {model: "@dpo"}
+        stages:
+          gold: {judge bench: {gold: gold.jsonl}}
+          draws: {sample: {prompts: p.jsonl, model: $model, seed: $turn}}
+          labels: {label: {source: "@draws", judge: local}}
+          dpo: {train dpo: {data: "@labels", model: $model}}
+          eval: {evaluate: {models: ["@dpo"], against: local}}
+    """)
+    jobs = {job.name: job for job in jobs_of(recipe)}
+    assert [job for job in jobs if job.startswith("gold")] == ["gold"]
+    assert jobs["draws.turn=1"].steps[0].settings == {"prompts": "p.jsonl", "model": "local", "seed": 1}
+    assert jobs["draws.turn=3"].steps[0].settings["model"] == "@dpo.turn=2"
+    assert jobs["dpo.turn=2"].needs == ("labels.turn=2", "dpo.turn=1")
+    assert len(jobs) == 1 + 3 * 4
+    names = list(jobs)
+    assert all(names.index(need) < names.index(name) for name, job in jobs.items() for need in job.needs)
+
+
+def test_what_is_the_same_for_all_values_in_the_first_turn_is_made_once(read: Read) -> None:
+    recipe = read("""
+        name: loop
+        vars: {model: local}
+        matrix: {seed: [0, 1]}
+        repeat: 2
+        next: {model: "@dpo"}
+        stages:
+          draws: {sample: {prompts: p.jsonl, model: $model}}
+          dpo: {train dpo: {data: "@draws", model: $model, seed: $seed}}
+    """)
+    assert [job.name for job in jobs_of(recipe)] == [
+        "draws", "dpo.seed=0", "dpo.seed=1", "draws.seed=0.turn=2", "draws.seed=1.turn=2", "dpo.seed=0.turn=2",
+        "dpo.seed=1.turn=2",
+    ]  # fmt: skip
+
+
+def test_a_file_in_a_folder_and_a_kind_of_model_stand_around_a_stage(read: Read) -> None:
+    recipe = read("""
+        name: small
+        stages:
+          rm: {train reward: {data: pairs.jsonl}}
+          draft: {generate: {}}
+          labels: {label: {source: "@draft/sft.jsonl", judge: "reward:@rm"}}
+    """)
+    [*_, job] = jobs_of(recipe)
+    assert job.steps[0].settings == {"source": "@draft/sft.jsonl", "judge": "reward:@rm"}
+    assert job.needs == ("draft", "rm")
+
+
+def test_an_address_is_no_stage(read: Read) -> None:
+    recipe = read("name: small\nstages:\n  a: {generate: {model: 'openai:x@http://host:1/v1'}}\n")
+    assert jobs_of(recipe)[0].needs == ()
+
+
+def test_values_that_look_alike_get_numbers(read: Read) -> None:
+    recipe = read("name: s\nmatrix: {model: [a/b, a.b, c]}\nstages:\n  a: {generate: {model: $model}}\n")
+    assert [job.name for job in jobs_of(recipe)] == ["a.model=1", "a.model=2", "a.model=c"]

@@ -1,0 +1,73 @@
+"""The plan of a recipe counts what its stages will ask, also of what is not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from recipes.conftest import known
+from recipes.test_play import PROMPTS, Bench
+from stub import Stub, stub
+
+from cai.recipes.plan import RecipePlan, plan
+from cai.recipes.play import Playing, Wishes
+from cai.recipes.recipe import read_recipe
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Stub]:
+    with stub() as running:
+        yield running
+
+
+@pytest.fixture
+def bench(tmp_path: Path, server: Stub) -> Bench:
+    return Bench(tmp_path, server)
+
+
+def planned(bench: Bench) -> RecipePlan:
+    playing = Playing(read_recipe(bench.path, known()), bench.folder / "out", Wishes())
+    return plan(playing, bench.run)
+
+
+def test_a_plan_asks_nothing_and_bounds_what_is_asked(bench: Bench) -> None:
+    stages = {stage.name: stage for stage in planned(bench).stages}
+    assert bench.calls() == 0 and not (bench.folder / "out").exists()
+    asked = {}
+    for name in ("draft", "draws", "labels"):
+        bench.play(only=(name,))
+        asked[name] = bench.calls()
+    assert asked["draws"] == stages["draws"].calls == 2 * len(PROMPTS)
+    assert asked["labels"] == stages["labels"].calls and stages["labels"].is_guess
+    assert asked["draft"] <= (stages["draft"].calls or 0)
+    assert stages["audited"].calls is None
+
+
+def test_what_is_finished_is_not_counted(bench: Bench) -> None:
+    bench.play(only=("draft", "draws"))
+    found = planned(bench)
+    assert [stage.is_finished for stage in found.stages] == [True, True, False, False]
+    assert not found.stages[2].is_guess
+    lines = list(found.lines())
+    assert len(lines) == 1 + 4 + 2 and lines[1].endswith("generate, finished")
+
+
+def test_a_model_that_is_not_trained_yet_is_planned_as_the_one_it_begins_with(bench: Bench) -> None:
+    bench.write("""
+name: loop
+vars: {model: local}
+repeat: 2
+next: {model: "@dpo"}
+stages:
+  draws: {sample: {prompts: prompts.jsonl, model: $model, n: 2}}
+  labels: {label: {source: "@draws", judge: "openai:tiny@URL/v1", principles: 1, price: "1,1"}}
+  dpo: {train dpo: {data: "@labels", model: $model}}
+  eval: {evaluate: {models: "@dpo", against: $model, judge: "openai:tiny@URL/v1", suite: preference, price: "1,1"}}
+""")
+    found = planned(bench)
+    stages = {stage.name: stage for stage in found.stages}
+    assert stages["draws"].calls == stages["draws.turn=2"].calls == 12
+    assert stages["labels"].calls == stages["labels.turn=2"].calls == 12
+    assert stages["eval.turn=2"].calls and stages["eval.turn=2"].is_guess
+    assert list(found.lines())[-1].startswith("at most $0.")
