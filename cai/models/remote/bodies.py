@@ -23,12 +23,15 @@ def as_sent(body: bytes) -> bytes | io.BytesIO:
 
 async def read_body(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
     """The body of an answer, and whether it is whole; of one that is too long only the beginning."""
-    body = bytearray()
-    async for part in response.content.iter_any():
-        body += part
-        if len(body) > MOST:
-            return bytes(body[:BEGINNING]), False
-    return _utf8(bytes(body), response.charset), True
+    content = response.content
+    parts: list[bytes] = []
+    size = 0
+    while not (parts and content.at_eof()):  # most answers come in one part, which an iterator would ask for another
+        parts.append(await content.readany())
+        size += len(parts[-1])
+        if size > MOST:
+            return b"".join(parts)[:BEGINNING], False
+    return _utf8(b"".join(parts), response), True
 
 
 def too_large() -> CallRejected:
@@ -47,11 +50,11 @@ def form_of(raw: bytes) -> str:
     return "no JSON" if text else "an empty body"
 
 
-def _utf8(raw: bytes, charset: str | None) -> bytes:
+def _utf8(raw: bytes, response: aiohttp.ClientResponse) -> bytes:
     """A body in UTF-8 if it is in the other charset that its header names."""
     try:
         raw.decode()
     except UnicodeDecodeError:
         with suppress(LookupError, UnicodeDecodeError):
-            return raw.decode(charset or "utf-8").encode()
+            return raw.decode(response.charset or "utf-8").encode()
     return raw

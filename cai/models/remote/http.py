@@ -36,7 +36,7 @@ from cai.models.remote.fields import way_out
 from cai.models.remote.meanings import meaning_of
 from cai.models.remote.presets import Preset
 from cai.models.remote.secrets import Secrets, secrets_of
-from cai.models.remote.transport import CONNECT, UNREACHED, transport_words
+from cai.models.remote.transport import CONNECT, UNREACHED, open_session, transport_words
 from cai.records import Completion, Values
 
 LOOK = 10.0  # seconds for a question that can go unanswered
@@ -69,6 +69,7 @@ class HostedModel:
         self._key_advice = f"check {self.key_variables[0]}"  # once a key is known, that variable
         self._secrets = Secrets()
         self._session: aiohttp.ClientSession | None = None
+        self._urls: dict[str, URL] = {}  # by path
         self.access: Access | None = None  # since the start
 
     @property
@@ -124,17 +125,7 @@ class HostedModel:
         # The context of aiohttp is made at import; this one sees SSL_CERT_FILE and SSL_CERT_DIR as they are now.
         tls = ssl.create_default_context() if self._base.scheme == "https" else True
         self.access = Access(self._base, headers, tls, proxy)
-        self._session = aiohttp.ClientSession(
-            # Concurrency is bounded by `limits`; a pool limit here would hide waiting from it.
-            connector=aiohttp.TCPConnector(limit=0, ssl=tls),
-            headers=headers,
-            # Replies are a few kilobytes: not worth asking for compression.
-            skip_auto_headers=("Accept", "Accept-Encoding"),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=self._connection.timeout, sock_connect=CONNECT),
-            # aiohttp's `trust_env` looks the proxy up for each request, in a thread, and lets ~/.netrc replace the key.
-            proxy=proxy,
-        )
+        self._session = open_session(headers, tls, proxy, self._connection.timeout)
 
     def _proxy(self) -> str | None:
         """The proxy on the way to the server."""
@@ -179,7 +170,7 @@ class HostedModel:
             body = orjson.dumps(payload)
         except orjson.JSONEncodeError as error:  # a lone surrogate in a prompt, an integer over 64 bits in extra_body
             raise CallRejected("model_error", f"the request cannot be written as JSON: {error}") from None
-        url = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
+        url = self._url(path)
         try:
             async with self._session.post(url, data=as_sent(body), allow_redirects=False) as response:
                 status, headers = response.status, response.headers
@@ -194,6 +185,12 @@ class HostedModel:
         if 300 <= status < 400:
             raise self.redirected(url, headers, path)
         raise self.error(read_error(status, headers, raw), payload)
+
+    def _url(self, path: str) -> URL:
+        """A path behind the base URL, as one object: it remembers its parts as they are sent."""
+        if path not in self._urls:
+            self._urls[path] = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
+        return self._urls[path]
 
     def redirected(self, url: URL, headers: Mapping[str, str], path: str) -> ModelStopped:
         """The error of a redirect, which is not followed; path: what was asked for behind the base URL."""

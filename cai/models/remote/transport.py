@@ -1,16 +1,22 @@
-"""Why a server could not be reached or heard, in a few words: errors of aiohttp, and those below providers' SDKs."""
+"""The session in which a server is asked; and why it could not be reached or heard, in a few words.
+
+Those are errors of aiohttp, and those below providers' SDKs.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import aiohttp
+from multidict import CIMultiDict
 
 from cai.models.remote.failures import shown
 
+# Replies are a few kilobytes: not worth compressing. To say so costs less than to have aiohttp leave its own header out.
+ACCEPTED = {"Accept": "*/*", "Accept-Encoding": "identity"}
 CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
 # A transport failure in a few words; the first class that fits counts.
 REASONS: dict[type[Exception], str] = {
@@ -41,6 +47,23 @@ OF_SDKS = {
     "RemoteProtocolError": "the server closed the connection",
 }
 UNREACHED_BY_SDKS = ("ConnectTimeout", "ConnectError", "ProxyError", "PoolTimeout")
+
+
+def open_session(
+    headers: Mapping[str, str], tls: ssl.SSLContext | bool, proxy: str | None, timeout: float
+) -> aiohttp.ClientSession:
+    """A session of as many connections as are asked for; timeout: seconds for a whole call."""
+    sent = CIMultiDict(ACCEPTED)
+    sent.update(headers)
+    return aiohttp.ClientSession(
+        # Concurrency is bounded by `limits`; a pool limit here would hide waiting from it.
+        connector=aiohttp.TCPConnector(limit=0, ssl=tls),
+        headers=sent,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT),
+        # aiohttp's `trust_env` looks the proxy up for each request, in a thread, and lets ~/.netrc replace the key.
+        proxy=proxy,
+    )
 
 
 def transport_words(error: Exception, timeout: float, connect: float) -> str:
