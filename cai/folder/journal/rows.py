@@ -222,8 +222,10 @@ class Rows:
         with self._guard:
             for (first,) in self._db.execute(ELSEWHERE, (digest,)) if self._is_part else ():
                 return int(first)
-            self._db.execute("INSERT OR IGNORE INTO seen(hash, position) VALUES (?, ?)", (digest, position))
-            (first,) = self._db.execute("SELECT position FROM seen WHERE hash = ?", (digest,)).fetchone()
+            query = "INSERT OR IGNORE INTO seen(hash, position) VALUES (?, ?)"
+            if self._db.execute(query, (digest, position)).rowcount:
+                return position
+            (first,) = self._db.execute(SEEN, (digest,)).fetchone()
         return int(first)
 
     def pass_by(self, names: Iterable[bytes], position: int) -> None:

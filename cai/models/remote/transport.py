@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 
 from cai.models.remote.failures import shown
 
-# Replies are a few kilobytes: not worth compressing. To say so costs less than to have aiohttp leave its own header out.
+# Replies are a few kilobytes: not worth compressing. To say so costs less than to have aiohttp leave a header out.
 ACCEPTED = {"Accept": "*/*", "Accept-Encoding": "identity"}
 CONNECT = 30.0  # seconds until a server that does not even accept counts as gone
 # A transport failure in a few words; the first class that fits counts.
