@@ -41,6 +41,19 @@ def take_lock(path: Path) -> IO[bytes]:
     return file
 
 
+def is_in_use(folder: Path) -> bool:
+    """Whether a process holds the lock of a folder."""
+    if not exists(folder / LOCK):
+        return False
+    try:
+        take_lock(folder / LOCK).close()
+    except RunError:
+        return True
+    except OSError:  # it may not be opened by this user
+        return False
+    return False
+
+
 def lock_folder(path: Path, check: Callable[[], object]) -> IO[bytes]:
     """Create a folder if need be, and take its lock; a folder that `check` refuses gets no lock file."""
     try:

@@ -9,9 +9,8 @@ from typing import Generic, TypeVar, cast
 
 import orjson
 
-from cai.disk.locks import LOCK, take_lock
+from cai.disk.locks import is_in_use
 from cai.disk.reading import check_files, exists
-from cai.errors import RunError
 from cai.folder.kinds import EXPORT_STAGES, kind_of
 from cai.folder.lines import DROPPED, is_torn, lines_in_order, read_drops, reading
 from cai.judge.votes import read_people, votes_of_run
@@ -118,16 +117,3 @@ def _state(folder: Path, info: Values, *files: Path) -> Iterator[str]:
             yield f"the last line of {file.name} is not whole, as after a kill or while it is written: it is left out"
     if info.get("stopped"):
         yield paragraph(f"this run stopped early: {info['stopped']}")
-
-
-def is_in_use(folder: Path) -> bool:
-    """Whether a process holds the lock of a folder."""
-    if not exists(folder / LOCK):
-        return False
-    try:
-        take_lock(folder / LOCK).close()
-    except RunError:
-        return True
-    except OSError:  # it may not be opened by this user
-        return False
-    return False

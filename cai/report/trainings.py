@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from cai.disk.locks import is_in_use
 from cai.disk.reading import exists, read_object
 from cai.errors import RunError
 from cai.folder.lines import BAD_ROW, is_torn
 from cai.records import Values
-from cai.report.folders import is_in_use
 from cai.report.html import charts
 from cai.report.html.charts import SHARES, Curve, scale_of
 from cai.report.html.rows import shown

@@ -173,7 +173,7 @@ def _unknown(run: Lookup, folder: Path, row_id: str) -> str:
 
 
 def _while_running(folder: Path) -> str:
-    from cai.report.folders import is_in_use
+    from cai.disk.locks import is_in_use
 
     return "; it is being written" * is_in_use(folder)
 
