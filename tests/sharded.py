@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from steady import Steady
 import cai
 
 DROPPED = "dropped.jsonl"
+SPENT = re.compile(rb"\| spent .*")
 # A prompt that comes again in another shard, under another id and under the same; an id that another prompt has; what
 # is no prompt; and what a model cuts off or answers with nothing.
 PROMPTS: tuple[Any, ...] = (
@@ -47,7 +49,7 @@ def at(server: Steady, **more: Any) -> dict[str, Any]:
 
 def generate(prompts: Any, out: Path, server: Steady, **more: Any) -> None:
     """Play a generate run, or one of its shards, to its end."""
-    settings = at(server, model="openai:writer", rounds=1, out=out, price="1000,2000", **more)
+    settings = at(server, **{"model": "openai:writer", "rounds": 1, "out": out, "price": "1000,2000", **more})
     for _ in cai.generate(prompts, "harmless", **settings):
         pass
 
@@ -59,7 +61,7 @@ def shards(count: int) -> Iterator[str]:
 
 def folders(out: Path) -> list[Path]:
     """The folders of the shards of a run, in order."""
-    return sorted((out / "shards").iterdir())
+    return sorted((out / "shards").glob("*-of-*"))
 
 
 def lines(runs: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
@@ -75,3 +77,13 @@ def lines(runs: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
 def calls(runs: Sequence[Path]) -> list[str]:
     """The keys of all calls that runs have paid for."""
     return sorted(key for run in runs for key in call_keys(run))
+
+
+EXPORTS = ("sft.jsonl", "dpo.jsonl", "kto.jsonl", "dropped.jsonl")
+
+
+def exports(out: Path) -> dict[str, bytes]:
+    """What an export has written into a folder: training rows, drops, and the card without what was spent."""
+    files = {name: (out / name).read_bytes() for name in EXPORTS if (out / name).exists()}
+    card = (out / "README.md").read_bytes()
+    return files | {"README.md": SPENT.sub(b"", card)}

@@ -11,6 +11,7 @@ from cai.calls.earlier import OtherRun
 from cai.disk.reading import exists
 from cai.errors import RunError, UsageError
 from cai.folder.info import find_info
+from cai.folder.shards.layout import shards_in
 from cai.records import DROP_REASONS
 from cai.texts.wording import counted, listed, nearest
 
@@ -68,7 +69,7 @@ def check_reused(folders: Sequence[Path], out: Path) -> None:
             problem = "it is a file, not a run folder" if folder.exists() else "there is no such folder"
             raise RunError(f"--reuse {folder}: {problem}; {advice}")
         info = find_info(folder, advice)
-        if info is None and not exists(folder / EVALUATION):
+        if info is None and not exists(folder / EVALUATION) and not shards_in(folder):
             raise RunError(f"--reuse {folder} is not a run folder: it has no run.json; {advice}")
         if not any(_journals(folder, out)):
             raise RunError(f"--reuse {folder} has no {JOURNAL}, in which its calls were; {advice}")

@@ -21,9 +21,10 @@ from cai.export.options import DEFAULTS, OF_PAIRS, ONLY, ExportOptions
 from cai.export.pairs import Row
 from cai.export.preferences import PreferenceCut
 from cai.export.revisions import RevisionCut
-from cai.folder.info import find_info, read_info
+from cai.folder.info import find_info
 from cai.folder.kinds import TRAINING_FILES
 from cai.folder.run import RunFolder
+from cai.folder.shards.join import read_run
 from cai.judge.certify import FILE
 from cai.judge.metrics import share
 from cai.records import Object, Record
@@ -76,7 +77,7 @@ def export_run(folder: str | Path, *, push: str | None = None, private: bool = T
     """
     chosen = make_settings(ExportOptions, options)
     path = Path(folder)
-    info = read_info(path, "name the --out of a cai generate or cai label")
+    info = read_run(path, "name the --out of a cai generate or cai label")
     kind = _cut_of(path, info, chosen)
     check_options(chosen, info["identity"]["command"])
     hub = Hub(push, private) if push is not None else None

@@ -19,9 +19,9 @@ from cai.disk.reading import read_object
 from cai.disk.writing import unwritable
 from cai.errors import RunError, UsageError
 from cai.folder.identity import identity_hash
-from cai.folder.info import read_info
 from cai.folder.kinds import kind_of
 from cai.folder.lines import read_rows
+from cai.folder.shards.join import read_run
 from cai.packages import package_version
 from cai.records import Candidate, Candidates, Label, Object, Rating, Record, Revision, Values, Vote
 from cai.texts.wording import counted
@@ -65,7 +65,7 @@ def export_inspect(folder: str | Path, log: str | Path) -> InspectSummary:
     if (path / EVALUATION).exists():
         results = _results(read_object(path / EVALUATION, loads=orjson.loads))
         path /= "labels" if (path / "labels" / "run.json").exists() else "replies"
-    info = read_info(path, "name a run, or an evaluation")
+    info = read_run(path, "name a run, or an evaluation")
     kind = kind_of(info["identity"]["command"])
     rows = path / kind.rows_file
     if not rows.exists() or not rows.stat().st_size:

@@ -22,15 +22,15 @@ def identity_hash(identity: Object) -> str:
     return hashlib.sha256(content).hexdigest()[:8]
 
 
-def differences(there: Object, now: Object, prefix: str = "") -> list[str]:
-    """What two identities disagree on, one short text each."""
+def differences(there: Object, now: Object, prefix: str = "", names: tuple[str, str] = ("there", "now")) -> list[str]:
+    """What two identities disagree on, one short text each; names: how people know the one and the other."""
     texts = []
     for key in sorted({*there, *now}):
         a, b = there.get(key), now.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            texts += differences(a, b, f"{prefix}{key}.")
+            texts += differences(a, b, f"{prefix}{key}.", names)
         elif a != b:
-            texts.append(f"{prefix}{key} is {_shown(a)} there, {_shown(b)} now")
+            texts.append(f"{prefix}{key} is {_shown(a)} {names[0]}, {_shown(b)} {names[1]}")
     return texts
 
 

@@ -109,6 +109,7 @@ class RunInfo(TypedDict, total=False):
     principles_before: list[Count]  # of a label run, how many were drawn for a pair before there were more
     shard: str  # i/n, of a run that plays one of several shards
     shards: Count  # of a folder in which so many shards were joined
+    joined: str  # what the shards had in them then
     reused: Count  # calls whose answers came from other runs
 
 

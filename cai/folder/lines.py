@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import orjson
 from pydantic import ValidationError
@@ -40,21 +40,38 @@ def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
     and leaves out a torn last line. Raises RunError naming a line without a position; the lines are not parsed.
     """
     check_files(path.parent, [path.name])
-    places = []  # position and offset in one integer, which is a third of the memory of a tuple
     with open(path, "rb", buffering=2**18) as file:
-        start = 0
-        with reading(path):
-            for line in file:
-                if line.endswith(b"\n"):
-                    places.append(position_of(line, path.name) << 48 | start)
-                start += len(line)
-        places.sort()
-        for place, following in pairwise(chain(places, [-1])):
-            position = place >> 48
-            if following >> 48 == position:
-                continue
-            file.seek(place & (1 << 48) - 1)
+        for position, start in _places(file, path):
+            file.seek(start)
             yield position, file.readline()
+
+
+def few_lines_in_order(path: Path, most: int) -> Iterator[tuple[int, bytes]]:
+    """Like `lines_in_order`, for many files side by side: each is open only while so many lines of it are read."""
+    with open(path, "rb", buffering=2**18) as file:
+        places = list(_places(file, path))
+    for first in range(0, len(places), most):
+        lines = []
+        with open(path, "rb") as file:
+            for position, start in places[first : first + most]:
+                file.seek(start)
+                lines.append((position, file.readline()))
+        yield from lines
+
+
+def _places(file: BinaryIO, path: Path) -> Iterator[tuple[int, int]]:
+    """Position and start of the last line of every position, in order."""
+    places = []  # position and offset in one integer, which is a third of the memory of a tuple
+    start = 0
+    with reading(path):
+        for line in file:
+            if line.endswith(b"\n"):
+                places.append(position_of(line, path.name) << 48 | start)
+            start += len(line)
+    places.sort()
+    for place, following in pairwise(chain(places, [-1])):
+        if following >> 48 != place >> 48:
+            yield place >> 48, place & (1 << 48) - 1
 
 
 def read_rows(path: Path, row: type[R]) -> Iterator[R]:

@@ -120,8 +120,10 @@ class Moves:
             found = self._db.execute(FOUND).fetchall()
             self._db.executemany("UPDATE there SET now = ?, id = ? WHERE position = ?", (each[:3] for each in found))
             self._db.execute("DELETE FROM block")
-        for position, _, before, row_id, name, had_id, owner in found:
+        for position, id_now, before, row_id, name, had_id, owner in found:
             is_elsewhere = self._kind.pairs and _place_within(before) != _place_within(position)
+            if not had_id and id_now != row_id:  # another one has it, which may be in another shard
+                continue
             if self._renamed is None and not is_elsewhere and _is_renamed(before, name, had_id, owner):
                 self._renamed = before, row_id
         return len(found)

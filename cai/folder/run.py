@@ -33,7 +33,7 @@ from cai.records import DROP_REASONS, BadPrompt, Drop, DropReason, Item, Playabl
 
 LENGTHENING = {"--rounds", "-n", "--principles"}  # what makes a finished row longer
 OWN = ("run.json", "calls.sqlite", "calls.sqlite-wal", "calls.sqlite-shm", LOCK)
-BESIDE = (".lock", "gold", "gold.jsonl", "calibration.json")  # may be in a folder before it holds a run
+BESIDE = (".lock", "gold", "gold.jsonl", "calibration.json", "labels", "shards")  # may be there before a run
 
 log = logging.getLogger("cai")
 

@@ -15,6 +15,7 @@ from cai.disk.writing import unwritable, write_atomically
 from cai.engine.letters import probability
 from cai.errors import InputError, RunError
 from cai.folder.info import find_info
+from cai.folder.shards.join import join
 from cai.judge.certify import DELTA, FILE, TARGETS, Binding, Calibration, certify_all, fit_temperature, weaknesses
 from cai.judge.majority import People
 from cai.judge.metrics import Metrics, at_least, credit, measure
@@ -130,6 +131,7 @@ def calibrate_judge(
     if not isinstance(source, str | Path):
         people = read_people(gold) if isinstance(gold, str | Path) else gold
         return _report(read_judged(enumerate(source, 1), "rows", people), "rows", binding, delta, targets, people)
+    join(Path(source))
     votes = None if isinstance(gold, People) else gold
     file, votes = labels_and_votes(source, votes)
     people = gold if isinstance(gold, People) else None

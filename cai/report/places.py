@@ -10,6 +10,8 @@ from cai.disk.reading import exists
 from cai.errors import RunError, UsageError
 from cai.evaluation.arena.figures import FILE as EVALUATION
 from cai.folder.info import find_info
+from cai.folder.shards.join import join
+from cai.folder.shards.layout import SHARDS, shards_in
 from cai.records import KINDS, Values
 from cai.training.setup.folder import RECORD as TRAINING
 
@@ -33,7 +35,7 @@ class Place(NamedTuple):
 
 
 def path_of(source: str | Path) -> Path:
-    """The folder or file that is meant."""
+    """The folder or file that is meant; the shards of a run are joined in its folder."""
     text = str(source)
     for prefix in PREFIXES:
         if text.startswith(prefix) and not exists(Path(text)):
@@ -42,7 +44,9 @@ def path_of(source: str | Path) -> Path:
     if not exists(path):
         raise UsageError(f"{source}: there is no such file or folder; name {KNOWN}")
     own = path.name in OWN_FILES and any(exists(path.with_name(each)) for each in FOLDERS)
-    return path.parent if own else path
+    folder = path.parent if own else path
+    join(folder)
+    return folder
 
 
 def places_in(folder: Path, depth: int = 0) -> Iterator[Place]:
@@ -61,9 +65,10 @@ def places_in(folder: Path, depth: int = 0) -> Iterator[Place]:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    """The folders in one, without hidden ones; RunError if it cannot be looked into."""
+    """The folders in one, without hidden ones and shards, which are joined; RunError if it cannot be looked into."""
     try:
         inside = sorted(folder.iterdir())
     except OSError as error:
         raise RunError(f"{folder} cannot be read: {error.strerror or error}; name the folders inside it") from None
-    return [path for path in inside if path.is_dir() and not path.name.startswith(".")]
+    hidden = (SHARDS,) if shards_in(folder) else ()
+    return [path for path in inside if path.is_dir() and not path.name.startswith(".") and path.name not in hidden]

@@ -66,6 +66,7 @@ class Run(Session[Row]):
         if self.shard is None:
             return out
         self.cuts = False  # what is cut depends on all shards
+        self.part_of = out
         return self.shard.folder(out)
 
     @property

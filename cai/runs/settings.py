@@ -22,7 +22,7 @@ from cai.folder.shards.layout import Shard, shard_of
 from cai.models.remote.failures import seconds_of
 from cai.models.specs import without_address
 from cai.records import Object, Sampling, Values
-from cai.texts.wording import words_of
+from cai.texts.wording import option, words_of
 
 WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
 FIXED = {  # keys of a request that the method, the reader of the answers, or the run's identity depends on
@@ -45,6 +45,7 @@ MODELS = ("model", "critic", "reviser", "judge", "accept", "against", "harm")  #
 CHANGEABLE = (
     "limit", "concurrency", "max_cost", "rpm", "tpm", "min_confidence", "agreement", "target", "max_candidates",
 )  # fmt: skip
+OF_CUT = ("min_confidence", "agreement", "sft_format")  # decide which training rows there are, and nothing before
 Count = Annotated[int, Field(ge=1, le=WHOLE)]
 
 
@@ -215,8 +216,13 @@ class Divisible(RunSettings):
 
     @model_validator(mode="after")
     def _check_shard(self) -> Divisible:
-        if self.part is not None and self.out is None:
+        if self.part is None:
+            return self
+        if self.out is None:
             raise UsageError(f"--shard {self.part} needs the folder that all shards have in common: name it by --out")
+        for name in OF_CUT:
+            if getattr(self, name, None) is not None:
+                raise UsageError(f"{option(name)} is for the cut, which shards leave to cai export: name it there")
         return self
 
     @property

@@ -19,7 +19,8 @@ from cai.disk.hashes import sha256_of
 from cai.errors import UsageError
 from cai.export.pairs import Filters
 from cai.folder.identity import identity_hash
-from cai.folder.info import read_info, seen_from
+from cai.folder.info import seen_from
+from cai.folder.shards.join import read_run
 from cai.judge.certify import FILE
 from cai.records import Object, Values
 from cai.sources.files import path_of
@@ -174,7 +175,7 @@ def provenance(data: Any) -> Values | None:
     """
     if not isinstance(data, str | Path) or not Path(data).is_dir():
         return None
-    info = read_info(Path(data), "name a run")
+    info = read_run(Path(data), "name a run")
     identity, export = info["identity"], info.get("export") or {}
     labels = info.get("labels") or {}  # those that the rows of a sample run were cut by
     binding = labels.get("binding") or identity.get("binding") or identity.get("best_of") or {}

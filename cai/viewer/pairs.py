@@ -16,9 +16,9 @@ from typing import NamedTuple
 import orjson
 
 from cai.errors import RunError, UsageError
-from cai.folder.info import read_info
 from cai.folder.kinds import kind_of
 from cai.folder.lines import BAD_ROW, damage, position_of
+from cai.folder.shards.join import read_run
 from cai.judge.gold import RANDOM, draw_of
 from cai.records import Contest, Message, Object
 from cai.runs.kinds.pairs import OF_REPLIES
@@ -51,7 +51,7 @@ class Pairs:
     """
 
     def __init__(self, run: Path, seed: int) -> None:
-        command = read_info(run, "name a run whose pairs are to be labelled")["identity"]["command"]
+        command = read_run(run, "name a run whose pairs are to be labelled")["identity"]["command"]
         if command not in ("label", *OF_REPLIES):
             raise RunError(
                 f"{run} is a run of cai {command}: pairs to label are in runs of cai label, sample or generate"

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from cai.errors import CaiError, UsageError
 from cai.folder.journal.store import Store
+from cai.folder.shards.calls import calls_in_shards
 from cai.judge.gold import FILE as GOLD
 from cai.records import Candidates, Label, Record, Revision, Values
 from cai.runs.kinds.pairs_of_row import pairs_of_row
@@ -169,7 +170,7 @@ class Answers:
         """The exact request, and the answer with its logprobs."""
         folder = self._source(ask.source).folder
         with closing(Store(folder, briefly=True)) as store:
-            call = store.call(ask.key)
+            call = store.call(ask.key) or calls_in_shards(folder, [ask.key]).get(ask.key)
         if call is None:
             raise UsageError(f"the calls.sqlite of this run has no call {ask.key}")
         return {"request": call.request, "answer": asdict(call.completion), "at": call.at, "cost_usd": call.cost_usd}

@@ -249,6 +249,11 @@ class Rows:
                 int(position) for (position,) in self._db.execute("SELECT position FROM seen WHERE hash = ?", (name,))
             ]
 
+    def names(self) -> Iterator[tuple[bytes, int]]:
+        """What no second input may share with those that were played, each with its position."""
+        with self._guard:
+            yield from self._db.execute("SELECT hash, position FROM seen")
+
     def positions_from(self, name: bytes, end: bytes, most: int) -> list[int]:
         """The positions of the names from `name` up to `end`, which is not among them."""
         query = "SELECT position FROM seen WHERE hash >= ? AND hash < ? ORDER BY hash LIMIT ?"

@@ -57,8 +57,9 @@ def read_calls(folder: str | Path) -> Iterator[StoredCall]:
 
     Raises RunError if there is no readable calls.sqlite.
     """
-    with closing(Store(Path(folder), read_only=True)) as store:
-        yield from store.calls()
+    for each in sorted(path.parent for path in Path(folder).glob("shards/*/calls.sqlite")) or [Path(folder)]:
+        with closing(Store(each, read_only=True)) as store:
+            yield from store.calls()
 
 
 def cost_of(folder: Path) -> float | None:

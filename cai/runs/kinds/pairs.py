@@ -14,9 +14,9 @@ import orjson
 
 from cai.errors import RunError, UsageError
 from cai.folder.identity import identity_hash
-from cai.folder.info import read_info
 from cai.folder.kinds import kind_of
 from cai.folder.lines import PAIR_BITS, damage, lines_in_order, reading
+from cai.folder.shards.join import read_run
 from cai.judge.votes import with_people
 from cai.records import BadPrompt, Candidates, Place, Values
 from cai.runs.kinds.pairs_of_row import UNPAIRED, pairs_of_record, pairs_of_row, placed
@@ -46,7 +46,7 @@ def run_info(source: Source) -> Values | None:
     """The run.json of the run whose folder a source is; None for other sources."""
     if not isinstance(source, str | Path) or source == "-" or not Path(source).is_dir():
         return None
-    info = read_info(Path(source), "name a run, or a file of pairs")
+    info = read_run(Path(source), "name a run, or a file of pairs")
     command = info["identity"]["command"]
     if command not in OF_REPLIES:
         labelled = "its rows are labelled already: cai export cuts them"

@@ -223,6 +223,8 @@ class LabelSettings(Divisible):
             )
         if self.part is not None and self.target is not None:
             raise UsageError("--target counts the pairs of all shards together: it does not go with --shard")
+        if self.part is not None and self.pairing == "best-worst":
+            raise UsageError("--pairing best-worst is for the cut, which shards leave to cai export: name it there")
         return self
 
     @model_validator(mode="after")

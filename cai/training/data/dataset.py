@@ -13,8 +13,9 @@ import orjson
 
 from cai.engine.asked import shipped_ngrams
 from cai.errors import InputError, RunError, UsageError
-from cai.folder.info import find_info, read_info
+from cai.folder.info import find_info
 from cai.folder.kinds import kind_of
+from cai.folder.shards.join import read_run
 from cai.records import Values
 from cai.sources.files import Source, existing, path_of
 from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS
@@ -194,7 +195,7 @@ def trains(key: str, share: float) -> bool:
 
 def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
     """The file of a run folder, the run's command, and what is to know of it."""
-    info = read_info(folder, "name a run, or one file of rows")
+    info = read_run(folder, "name a run, or one file of rows")
     command = info["identity"]["command"]
     labels = folder / "labels"  # of a best-of run
     fitting = METHODS[method]

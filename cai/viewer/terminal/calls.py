@@ -8,6 +8,7 @@ from itertools import islice
 
 from cai.folder.journal.store import StoredCall
 from cai.folder.lookup import Lookup
+from cai.folder.shards.calls import calls_in_shards
 from cai.records import Drop, Object, Record
 from cai.texts.wording import counted
 
@@ -33,7 +34,9 @@ def calls_of(run: Lookup, record: Record) -> tuple[list[Call], list[str]]:
         notes.append("its calls are not written down: these are calls of the run that ask about its prompt")
     if run.journal is None:
         return [Call(key, None) for key in keys], [f"its calls are not known: {run.problem}"]
-    calls = [Call(key, run.journal.call(key)) for key in keys]
+    stored = {key: run.journal.call(key) for key in keys}
+    stored |= calls_in_shards(run.folder, [key for key, call in stored.items() if call is None])
+    calls = [Call(key, stored[key]) for key in keys]
     lost = sum(call.stored is None for call in calls)
     if lost:
         notes.append(f"{counted(lost, 'call')} of it not in {run.folder / 'calls.sqlite'}")

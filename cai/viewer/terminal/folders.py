@@ -148,6 +148,8 @@ def _run(folder: Folder) -> None:
     if folder.command is not None and body:
         folder.command += f" --extra-body {shlex.quote(orjson.dumps(body).decode())}"
     folder.base = _base(folder.path, info.get("started_in"))
+    if folder.command is not None and info.get("shard"):
+        folder.command += f" --shard {info['shard']}"
     if info.get("part_of"):
         folder.whole = (folder.path / info["part_of"]).resolve()
     _set_state(folder, info.get("stopped"))

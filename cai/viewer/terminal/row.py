@@ -17,6 +17,7 @@ from cai.errors import RunError, UsageError
 from cai.folder.info import find_info
 from cai.folder.kinds import kind_of
 from cai.folder.lookup import MOST_IDS, Entry, Lookup
+from cai.folder.shards.layout import SHARDS
 from cai.records import Drop, Label, Object, Record, Values
 from cai.sources.yamlfile import first_fault
 from cai.texts.wording import close_to, counted, nearest, one_line, shortened
@@ -90,6 +91,10 @@ def find_row(source: str | Path, row_id: str | None = None) -> Row:
         return _sample(folder, row_id)
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file: name the folder of a run or a training")
+    if exists(folder / SHARDS):
+        from cai.folder.shards.join import join
+
+        join(folder)
     info = find_info(folder)
     if info is None:
         raise UsageError(_why_none(folder))

@@ -63,7 +63,7 @@ def test_a_limit_is_of_the_whole_source(
 def test_all_pairs_of_a_prompt_are_in_one_shard(tmp_path: Path, server: Steady) -> None:
     for _ in cai.sample(["One?", "Two?", "Three?"], "openai:writer", n=3, out=tmp_path / "replies", **at(server)):
         pass
-    told = at(server, judge="openai:judge", principles=1, min_confidence=0.5)
+    told = at(server, judge="openai:judge", principles=1)
     for out, shard in [("whole", None), *(("parts", shard) for shard in shards(2))]:
         for _ in cai.label(tmp_path / "replies", "harmless", out=tmp_path / out, shard=shard, **told):
             pass
@@ -125,6 +125,8 @@ def test_a_shard_needs_a_folder() -> None:
     [
         ({"gold": "gold.jsonl"}, "--gold would be judged in every shard"),
         ({"target": 5, "max_candidates": 4}, "--target counts the pairs of all shards together"),
+        ({"min_confidence": 0.8}, "--min-confidence is for the cut, which shards leave to cai export"),
+        ({"pairing": "best-worst"}, "--pairing best-worst is for the cut"),
     ],
 )
 def test_what_counts_all_pairs_does_not_go_with_shards(values: dict[str, Any], problem: str) -> None:
