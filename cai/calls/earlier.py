@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cai.calls.model import Call, Model
 from cai.errors import RunError
+from cai.folder.journal.durability import is_settled
 from cai.folder.journal.payloads import call_key, canonical_call
 from cai.folder.journal.store import Store
 from cai.records import Completion, DropReason, Values
@@ -24,8 +25,7 @@ class OtherRun:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._log = folder / "calls.sqlite-wal"  # whoever writes has it
-        self._is_written = self._log.exists()
+        self._is_written = not is_settled(folder)
         with self._blaming():
             self._store = Store(folder, read_only=True, briefly=not self._is_written)
 
@@ -39,7 +39,7 @@ class OtherRun:
     def get(self, key: bytes) -> Completion | None:
         """The finished call with this key, or None."""
         with self._blaming():
-            if not self._is_written and self._log.exists():
+            if not self._is_written and not is_settled(self._folder):
                 self._is_written = True
                 self._store.close()
                 self._store = Store(self._folder, read_only=True)

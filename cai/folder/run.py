@@ -20,6 +20,7 @@ from cai.disk.writing import write_atomically
 from cai.errors import RunError
 from cai.folder.growth import OF_REPLIES, Growth, growth, is_same_source, refusal
 from cai.folder.info import ANEW, FORMAT, find_info
+from cai.folder.journal.durability import BESIDE as BESIDE_JOURNAL
 from cai.folder.journal.inputs import DONE, GROWS, RETRIED, digest_of, names_of
 from cai.folder.journal.rows import DROPS, NOTHING, ROWS
 from cai.folder.journal.store import Store
@@ -32,7 +33,7 @@ from cai.packages import package_version
 from cai.records import DROP_REASONS, BadPrompt, Drop, DropReason, Item, Playable, Prompt, Record, Values
 
 LENGTHENING = {"--rounds", "-n", "--principles"}  # what makes a finished row longer
-OWN = ("run.json", "calls.sqlite", "calls.sqlite-wal", "calls.sqlite-shm", LOCK)
+OWN = ("run.json", "calls.sqlite", "calls.sqlite-shm", LOCK, *BESIDE_JOURNAL)
 BESIDE = (".lock", "gold", "gold.jsonl", "calibration.json", "labels", "shards")  # may be there before a run
 
 log = logging.getLogger("cai")

@@ -48,4 +48,6 @@ class Guard:
         if name.startswith(DAMAGED):
             advice = "move it away and run the same command again: finished rows are kept, other calls asked again"
             return RunError(f"{file} is damaged: {reason}; {advice}")
+        if name.startswith("SQLITE_BUSY"):
+            return RunError(f"{file} is in use: on a network file system a run keeps it for itself; wait for the run")
         return RunError(f"{file} cannot be used: {reason}; see to the folder and its disk, and try again")

@@ -18,6 +18,7 @@ import orjson
 
 from cai.errors import RunError
 from cai.folder.journal.answers import count, finish, log_probabilities, log_probability
+from cai.folder.journal.durability import held_alone, is_settled, make_durable
 from cai.folder.journal.guard import Guard
 from cai.folder.journal.payloads import REUSED, Spent, Texts, each_varying, seal_of, sound, spent, unless_none
 from cai.folder.journal.rows import TABLES, Rows
@@ -84,13 +85,13 @@ class Store:
         self._guard = Guard(folder)
         read_only |= briefly
         mode = "ro" if read_only else "rwc"
-        is_settled = not (folder / "calls.sqlite-wal").exists()  # nobody writes, and no kill has left anything there
-        if briefly and is_settled:
+        if briefly and is_settled(folder):
             mode = "ro&immutable=1"
         uri = f"{(folder / 'calls.sqlite').resolve().as_uri()}?mode={mode}"
         with self._guard, ExitStack() as opened:
             self._db = sqlite3.connect(uri, uri=True, check_same_thread=False)
             opened.callback(lambda: self._db.close())
+            alone = not read_only and held_alone(self._db, folder)
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if read_only and not version and self._db.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
                 read_only = False  # its run ended before it began: nothing is there, and nothing is written
@@ -102,8 +103,7 @@ class Store:
                     "use the version that wrote it, or another --out"
                 )
             if not read_only:
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")  # 2 ms a commit: a line must not outlast its calls
+                make_durable(self._db, alone)
                 self._db.executescript(
                     f"BEGIN; {SCHEMA} {REUSED} {TABLES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
                 )

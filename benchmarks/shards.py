@@ -1,0 +1,136 @@
+"""What it takes to play a run in shards, and to read them as one: beside the same run without shards.
+
+    python benchmarks/shards.py [--rows 100000] [--shards 8]
+    python benchmarks/shards.py --rows 1000000    # about an hour, and 20 GB of disk
+
+Plays a generate run of one round with a model object in the process, whole and in shards, each in a process of its own,
+and exports both: the rows must be equal to the byte. Then exports the shards once more, when they are joined already.
+The baseline of the join is what a script would do: merge the files of rows by position, without a journal. CPU is
+counted, of all threads, since others may use the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from _common import child, conditions, cpu_seconds, table
+from memory import WIDTH, InProcess, peak
+from reopen import write_prompts
+
+ROWS = "revisions.jsonl"
+EXPORTS = ("sft.jsonl", "dpo.jsonl", "dropped.jsonl")
+
+
+def measured(act: Callable[[], object]) -> dict[str, Any]:
+    """CPU, seconds and peak memory of an act in this process."""
+    begun, cpu = time.perf_counter(), cpu_seconds()
+    act()
+    return {"cpu": cpu_seconds() - cpu, "seconds": time.perf_counter() - begun, "peak": peak()}
+
+
+def play(prompts: Path, folder: Path, shard: str | None) -> None:
+    """Play a run, or one of its shards, to its end; training rows are cut by the export."""
+    from cai.runs.kinds.generate import GenerateRun, GenerateSettings
+
+    model = InProcess()
+    spec = f"{model.provider}:{model.name}"
+    settings = {"constitution": "harmless", "rounds": 1, "gate": False, "concurrency": WIDTH, "shard": shard}
+    run = GenerateRun(prompts, GenerateSettings(model=spec, out=folder, **settings))
+    for player in run.players:
+        run.players[player] = model
+    run.models = [model]
+    run.cuts = False
+    run.finish()
+
+
+def export(folder: Path) -> None:
+    from cai.export.export import export_run
+
+    export_run(folder)
+
+
+def join(folder: Path) -> None:
+    from cai.folder.shards.join import join
+
+    join(folder)
+
+
+def by_hand(folder: Path) -> None:
+    """Merge the rows of all shards by their positions."""
+    places = []
+    files = [open(path, "rb") for path in sorted(folder.glob(f"shards/*/{ROWS}"))]  # noqa: SIM115
+    for number, file in enumerate(files):
+        start = 0
+        for line in file:
+            places.append((json.loads(line)["position"], number, start))
+            start += len(line)
+    with open(folder / "by-hand.jsonl", "wb") as merged:
+        for _, number, start in sorted(places):
+            files[number].seek(start)
+            merged.write(files[number].readline())
+    (folder / "by-hand.jsonl").unlink()
+
+
+def run_child(task: dict[str, Any]) -> dict[str, Any]:
+    folder = Path(task["folder"])
+    if task["act"] == "play":
+        return measured(lambda: play(Path(task["prompts"]), folder, task["shard"]))
+    act = {"export": export, "join": join, "by hand": by_hand}[task["act"]]
+    return measured(lambda: act(folder))
+
+
+def told(found: dict[str, Any], size: int | None = None) -> str:
+    each = "" if size is None else f", {1e6 * found['cpu'] / size:.0f} µs a row"
+    return f"{found['cpu']:.1f} s of CPU ({found['seconds']:.1f} s){each}, {found['peak'] / 1e6:.0f} MB"
+
+
+def compared(what: str, ours: dict[str, Any], other: dict[str, Any], size: int) -> list[str]:
+    return [what, "–", told(ours, size), told(other, size), f"{other['cpu'] / ours['cpu']:.2f}"]
+
+
+def measure(rows: int, count: int) -> Iterator[list[str]]:
+    """The rows of the table."""
+    place = Path(tempfile.mkdtemp(prefix="cai-benchmark-"))
+    try:
+        prompts, whole, parts = place / "prompts.jsonl", place / "whole", place / "parts"
+        write_prompts(prompts, rows)
+        task = {"act": "play", "prompts": str(prompts), "shard": None}
+        one = child(__file__, task | {"folder": str(whole)})
+        all_of = [child(__file__, task | {"folder": str(parts), "shard": f"{n}/{count}"}) for n in range(count)]
+        together = {name: sum(each[name] for each in all_of) for name in ("cpu", "seconds")}
+        together["peak"] = max(each["peak"] for each in all_of)
+        yield compared(f"play {rows:,} rows: {count} shards together, beside one run", together, one, rows)
+        hand = child(__file__, {"act": "by hand", "folder": str(parts)})
+        yield compared("join the shards, beside merging their files by hand",
+                       child(__file__, {"act": "join", "folder": str(parts)}), hand, rows)  # fmt: skip
+        cut = child(__file__, {"act": "export", "folder": str(whole)})
+        yield compared("export the joined shards, beside one run",
+                       child(__file__, {"act": "export", "folder": str(parts)}), cut, rows)  # fmt: skip
+        for name in EXPORTS:
+            assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
+    finally:
+        shutil.rmtree(place)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--shards", type=int, default=8)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(run_child(json.loads(arguments.child))))
+        return
+    conditions()
+    table(measure(arguments.rows, arguments.shards))
+
+
+if __name__ == "__main__":
+    main()
