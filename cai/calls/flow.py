@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from cai.calls.earlier import Earlier, OtherRun
@@ -75,7 +73,7 @@ class Driver:
 
         Raises RowDropped if only this row is lost, ModelStopped or RunError if the run is over.
         """
-        asked: Counter[Role] = Counter()
+        asked: dict[Role, int] = {}
         history: list[tuple[Role, bytes, Completion]] = []
         try:
             requests = next(flow)
@@ -85,9 +83,9 @@ class Driver:
                     await self.store.committed()
                 numbered = []
                 for request in requests:
-                    index = asked[request.role] if request.index is None else request.index
-                    numbered.append((request, index))
-                    asked[request.role] += 1
+                    count = asked.get(request.role, 0)
+                    numbered.append((request, count if request.index is None else request.index))
+                    asked[request.role] = count + 1
                 try:
                     answers = await self.ask_all(numbered, row, order)
                 except RowDropped as error:
@@ -186,16 +184,12 @@ class Driver:
         self, seat: Seat, batches: Batching, request: Request, key: bytes, payload: Values, order: int
     ) -> Completion | None:
         """The answer that a batch has; None: the call is to be sent by itself."""
-        done, error = None, None
         try:
             done = await batches.ask(key, payload)
-        except ModelError as raised:
-            error = raised
-        try:
-            with self._judging(seat, request, order):  # not while it waits: for thousands this takes memory
-                if error is not None:
-                    raise error
-                return done and self._heard(seat, request, done, order)
+            return done and self._heard(seat, request, done, order)
+        except (CallRejected, ModelStopped) as error:
+            self._judge(seat, request, order, error)
+            raise
         except ModelFault as fault:
             self._lose(seat, request, order, fault)
             raise lost_row(seat.model, fault, "in batches") from fault
@@ -208,9 +202,11 @@ class Driver:
         while True:
             sent_at = await limiter.acquire(order if len(pauses) < PAUSES else order + LATER, tokens)
             try:
-                with self._judging(seat, request, order):
-                    done = await send_in_turn(seat.model, payload, order)
-                    return self._heard(seat, request, done, order)
+                done = await send_in_turn(seat.model, payload, order)
+                return self._heard(seat, request, done, order)
+            except (CallRejected, ModelStopped) as error:
+                self._judge(seat, request, order, error)
+                raise
             except ModelBusy as error:
                 pauses.append((sent_at, limiter.answers))
                 self._check_patience(seat, error, pauses)
@@ -229,24 +225,17 @@ class Driver:
             self.tally.retries += 1
             await asyncio.wait((self._halt,), timeout=backoff(attempt, fault))
 
-    @contextmanager
-    def _judging(self, seat: Seat, request: Request, order: int) -> Iterator[None]:
-        """See what an answer that is an error means for the run."""
-        try:
-            yield
-        except CallRejected as error:
+    def _judge(self, seat: Seat, request: Request, order: int, error: CallRejected | ModelStopped) -> None:
+        """See what an answer that is an error means for the run; raises another error if it means something else."""
+        if isinstance(error, CallRejected):
             seat.limiter.answered()
             self._lose(seat, request, order, error)
-            raise
-        except ModelStopped as error:
-            # A field that was taken in other rows is not meant: the error quotes a prompt.
-            if isinstance(error, FieldRefused) and (
-                request.optional or self.roles.is_answered(request.role, seat.model)
-            ):
-                seat.limiter.answered()
-                raise lost_row(seat.model, error, "the run goes on without") from error
-            self._stop(error)
-            raise
+            return
+        # A field that was taken in other rows is not meant: the error quotes a prompt.
+        if isinstance(error, FieldRefused) and (request.optional or self.roles.is_answered(request.role, seat.model)):
+            seat.limiter.answered()
+            raise lost_row(seat.model, error, "the run goes on without") from error
+        self._stop(error)
 
     def _heard(self, seat: Seat, request: Request, done: Completion, order: int) -> Completion:
         """An answer, once it is seen to be what was asked for."""

@@ -20,6 +20,8 @@ from cai.calls.limits import (
     DEAD,
     FAILING,
     GROW_AFTER,
+    PACED_CALLS,
+    PER_CALM_TURN,
     PER_TURN,
     Limiter,
     backoff,
@@ -187,6 +189,26 @@ def test_a_burst_goes_out_over_several_turns() -> None:
         assert limiter.tally.in_flight == PER_TURN
         await asyncio.gather(*calls)
         assert limiter.tally.in_flight == 100
+
+    skipping(main())
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_bursts_are_larger_after_the_first_calls_of_a_server_that_has_refused_none(refused: bool) -> None:
+    async def main() -> None:
+        limiter = Limiter(PACED_CALLS)
+        times = await asyncio.gather(*(limiter.acquire(0, 1) for _ in range(PACED_CALLS)))
+        if refused:
+            limiter.busy(ModelBusy("429", retry_after=0.0), times[-1])
+            await asyncio.sleep(3.0)  # until the window has passed
+        for _ in range(PACED_CALLS):
+            limiter.release()
+        await asyncio.sleep(0.01)
+        admitted = [limiter.acquire(0, 1) for _ in range(2 * PER_CALM_TURN)]
+        calls = [asyncio.ensure_future(call) for call in admitted]
+        await asyncio.sleep(0)
+        assert limiter.tally.in_flight == (PER_TURN if refused else PER_CALM_TURN)
+        await asyncio.gather(*calls)
 
     skipping(main())
 

@@ -6,12 +6,12 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from io import FileIO
 from pathlib import Path
 
 from cai.disk.writing import append_whole, written
 from cai.folder.journal.inputs import DONE, FINISHED, GROWS, state_of
+from cai.folder.journal.unwritten import Settled
 
 MOVED = ".moved"  # what a file ends in that is to take the place of another
 REPEATS = "repeats"  # stands among the files, and says in place of a size:
@@ -34,11 +34,9 @@ class Rows:
     of the file system into ours. due: has changes committed soon.
     """
 
-    def __init__(
-        self, folder: Path, db: sqlite3.Connection, guard: AbstractContextManager[None], due: Callable[[], None]
-    ) -> None:
-        self._folder, self._db, self._guard, self._due = folder, db, guard, due
-        self.db, self.guard = db, guard  # for `Moves`, which looks at all inputs at once
+    def __init__(self, folder: Path, db: sqlite3.Connection, guard: Settled, due: Callable[[], None]) -> None:
+        self._folder, self._db, self._guard, self._due = folder, db, guard.bare, due
+        self.db, self.guard = db, guard  # for those who look at all inputs at once, or at the calls of batches
         self._files: dict[str, FileIO] = {}
         self._added: dict[str, list[bytes]] = {}
         self._marks: dict[int, tuple[bytes, str]] = {}  # of inputs whose lines are among those added
@@ -108,7 +106,7 @@ class Rows:
         """Replace a file at once; `lines` may read the one it replaces, if they close it at their end (for Windows)."""
         path = self._folder / name
         part = path.with_suffix(".tmp")
-        with self._guard:
+        with self.guard:
             self._db.commit()
             self.write()  # the commits below must not tell of lines that are not there
             if (old := self._files.pop(name, None)) is not None:
@@ -126,7 +124,7 @@ class Rows:
 
         change: what is changed in the journal, in one transaction.
         """
-        with self._guard:
+        with self.guard:
             self._db.commit()
             self.write()
             for name, lines in files.items():

@@ -20,8 +20,9 @@ from cai.errors import RunError
 from cai.folder.journal.answers import count, finish, log_probabilities, log_probability
 from cai.folder.journal.durability import held_alone, is_settled, make_durable
 from cai.folder.journal.guard import Guard
-from cai.folder.journal.payloads import REUSED, Spent, Texts, each_varying, seal_of, sound, spent, unless_none
+from cai.folder.journal.payloads import REUSED, Spent, Texts, each_varying, sound, spent, unless_none
 from cai.folder.journal.rows import TABLES, Rows
+from cai.folder.journal.unwritten import SEALED, Finished, Settled, Unwritten
 from cai.records import Completion, Values
 
 SCHEMA_VERSION = 2  # 1, of version 0.1.0, has states as numbers
@@ -35,12 +36,7 @@ CREATE TABLE IF NOT EXISTS calls(
     cost REAL, at INTEGER NOT NULL, seal BLOB);
 CREATE TABLE IF NOT EXISTS charges(cost REAL NOT NULL, at INTEGER NOT NULL);
 """
-# The columns of an answer, in the order of the fields of `Completion`; numbers for texts are ids of parts.
-ANSWER = (
-    "reply, finish, model, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning, logprobs, scores"
-)
 LIMITS = ("max_tokens", "max_completion_tokens")  # of a payload: the most tokens of its answer, as providers name it
-SEALED = f"skeleton, varying, {ANSWER}, cost"
 
 
 class StoredCall(NamedTuple):
@@ -110,7 +106,9 @@ class Store:
             self._seal = self._seal_column(read_only)
             opened.pop_all()
         self._texts = Texts(self._db)
-        self.rows = Rows(folder, self._db, self._guard, self._due)
+        self._unwritten = Unwritten(self._db, self._texts)
+        self._settled = Settled(self._guard, self._unwritten)
+        self.rows = Rows(folder, self._db, self._settled, self._due)
 
     def _seal_column(self, read_only: bool) -> str:
         """How the seal of a call is asked for: a journal of 0.1.0 has none, and gets the column once it is written."""
@@ -122,7 +120,7 @@ class Store:
 
     def get(self, key: bytes) -> Completion | None:
         """The finished call with this key, or None."""
-        with self._guard:
+        with self._settled if key in self._unwritten else self._guard:
             row = self._db.execute(f"SELECT {self._seal}, {SEALED} FROM calls WHERE key = ?", (key,)).fetchone()
             if row is None:
                 return None
@@ -135,28 +133,8 @@ class Store:
 
         cost: USD; None if the price is not known.
         """
-        varying: list[Any] = []  # `append` returns None, which stands for the value in the skeleton
-        skeleton = each_varying({"provider": provider, "name": name, "payload": payload}, varying.append)
         with self._guard:
-            columns = (
-                self._texts.add(orjson.dumps(skeleton).decode()),
-                orjson.dumps(list(map(self._texts.refer, varying))).decode(),
-                self._texts.add(done.text),
-                done.finish,
-                self._texts.add(done.model),
-                done.input_tokens,
-                done.output_tokens,
-                done.cached_tokens,
-                done.cache_write_tokens,
-                unless_none(self._texts.add, done.reasoning),
-                unless_none(lambda tokens: zlib.compress(orjson.dumps(tokens)), done.logprobs),
-                unless_none(lambda scores: orjson.dumps(scores).decode(), done.scores),
-                unless_none(float, cost),
-            )
-            self._db.execute(
-                f"INSERT OR IGNORE INTO calls(key, {SEALED}, at, seal) VALUES (?{',?' * 15})",
-                (key, *columns, int(time.time()), seal_of(key, columns)),
-            )
+            self._unwritten.add(key, Finished(provider, name, payload, done, cost, int(time.time())))
         self._due()
 
     def copy(self, key: bytes, provider: str, name: str, payload: Values, done: Completion) -> None:
@@ -167,7 +145,7 @@ class Store:
 
     def discard(self, key: bytes) -> None:
         """Forget the answer to a call that was asked again; what it cost stays."""
-        with self._guard:
+        with self._settled:
             query = "INSERT INTO charges SELECT cost, ? FROM calls WHERE key = ? AND cost IS NOT NULL"
             self._db.execute(query, (int(time.time()), key))
             for table in ("calls", "reused"):
@@ -176,7 +154,7 @@ class Store:
     def limits(self) -> list[int]:
         """The limits of tokens that its calls have, the highest first; reads every call."""
         limits = set[int]()
-        with self._guard:
+        with self._settled:
             for (part,) in self._db.execute("SELECT DISTINCT skeleton FROM calls").fetchall():
                 payload = orjson.loads(self._texts.text(part))["payload"]
                 limits.update(payload[name] for name in LIMITS if type(payload.get(name)) is int)
@@ -185,29 +163,29 @@ class Store:
     def has_all(self, keys: Sequence[str]) -> bool:
         """Whether every call of a row is there; keys: in hex, as the row has them, which may be 100,000."""
         query = "SELECT 1 FROM calls WHERE key = ?"
-        with self._guard:
+        with self._settled:
             return all(self._db.execute(query, (bytes.fromhex(key),)).fetchone() for key in keys)
 
     def is_empty(self) -> bool:
         """Whether no call is there."""
-        with self._guard:
+        with self._settled:
             return self._db.execute("SELECT 1 FROM calls LIMIT 1").fetchone() is None
 
     def cut_calls(self) -> set[str]:
         """The keys of the calls whose answer was cut, in hex as a row has them."""
-        with self._guard:
+        with self._settled:
             return {key.hex() for (key,) in self._db.execute("SELECT key FROM calls WHERE finish = 'length'")}
 
     def calls(self) -> Iterator[StoredCall]:
         """Every finished call, in the order of finishing."""
         query = f"SELECT key, at, {self._seal}, {SEALED} FROM calls ORDER BY id"
-        with self._guard:
+        with self._settled:
             yield from map(self._stored, self._db.execute(query))
 
     def call(self, key: str) -> StoredCall | None:
         """The finished call with this key, in hex as a row has it; None if it is not there."""
         query = f"SELECT key, at, {self._seal}, {SEALED} FROM calls WHERE key = ?"
-        with self._guard:
+        with self._settled:
             row = self._db.execute(query, (bytes.fromhex(key),)).fetchone()
             return None if row is None else self._stored(row)
 
@@ -225,7 +203,7 @@ class Store:
 
     def spent(self) -> Spent:
         """Totals of everything that was paid for."""
-        with self._guard:
+        with self._settled:
             return spent(self._db)
 
     def _request(self, skeleton: int, varying: str) -> Any:
@@ -277,7 +255,7 @@ class Store:
 
         A kill in between leaves calls that are not paid again, or lines that `Rows.unseen` finds.
         """
-        with self._guard:
+        with self._settled:
             self._db.commit()
             self.rows.write()
 

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from shared import ROOT
 
 from cai.errors import RunError
+from cai.folder.journal.batches import Batch, BatchJournal
 from cai.folder.journal.payloads import VARYING, call_key, canonical_call
 from cai.folder.journal.store import Store, read_calls
 from cai.records import Completion
@@ -204,6 +205,46 @@ def test_a_loss_of_power_leaves_no_line_without_its_calls(tmp_path: Path) -> Non
     finally:
         store.close()
     assert settings == [("wal",), (2,)]
+
+
+VIEWS: dict[str, Callable[[Store, bytes], object]] = {  # by which a journal shows whether a call is there
+    "get": lambda store, key: store.get(key) == DONE,
+    "call": lambda store, key: store.call(key.hex()) is not None,
+    "calls": lambda store, key: [call.key for call in store.calls()] == [key.hex()],
+    "has_all": lambda store, key: store.has_all([key.hex()]),
+    "is_empty": lambda store, key: not store.is_empty(),
+    "limits": lambda store, key: store.limits() == [7],
+    "spent": lambda store, key: store.spent().calls == 1,
+    "batches": lambda store, key: not BatchJournal(store.rows.db, store.rows.guard).unsettled(BATCH),
+}
+BATCH = Batch(1, "n", "m", "e", 1, 0, 0.0)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_call_is_there_before_its_commit_whoever_looks(tmp_path: Path, view: str) -> None:
+    async def main() -> None:
+        with opened(tmp_path) as store:
+            payload = {**chat("Hi?"), "max_tokens": 7}
+            key = call_key(canonical_call("openai", "m", payload, 0))
+            BatchJournal(store.rows.db, store.rows.guard).intend("n", "m", "e", [key], 0)
+            store.flush()
+            assert not VIEWS[view](store, key)
+            put(store, payload)
+            assert VIEWS[view](store, key)
+
+    asyncio.run(main())
+
+
+def test_a_text_that_cannot_be_written_is_an_error_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        with opened(tmp_path) as store:
+            with pytest.raises(UnicodeEncodeError):
+                put(store, chat("Hi?"), dataclasses.replace(DONE, text="\ud800"))
+            put(store, chat("Ho?"))
+            await store.committed()
+            assert store.spent().calls == 1
+
+    asyncio.run(main())
 
 
 def test_an_unknown_call_is_none(tmp_path: Path) -> None:
