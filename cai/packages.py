@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from cai.errors import MissingExtra
 
 
+@cache  # a millisecond a look, of which every run folder takes several
 def package_version(name: str) -> str | None:
     """The installed version of a package; None if it is not installed (a bare checkout)."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import cache
 
 from cai.texts.lookalikes import UNSEEN, careless
 
@@ -35,6 +36,7 @@ SHOTS = (
 )
 
 
+@cache  # every session compiles the same labels
 def loose(label: str) -> str:
     """A pattern for a label or tag, whatever dresses it and stands between its characters, of which some may lack."""
     shown = [char for char in careless(label).rstrip(">") if not (char.isspace() or char in "_-*#`~")]
