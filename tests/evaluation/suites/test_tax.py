@@ -19,7 +19,7 @@ from cai.evaluation.arena.arena import Arena
 from cai.evaluation.arena.figures import Line, Result
 from cai.evaluation.arena.probe import read_probed
 from cai.evaluation.arena.settings import EvaluateSettings
-from cai.evaluation.suites.tax import Tax, probes
+from cai.evaluation.suites.tax import INSTRUCTIONS, Tax, _items, probes
 from cai.records import Completion
 from cai.sources.files import folder
 
@@ -225,7 +225,11 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [f"hf:{tiny.model(models / name, context=2048, seed=seed)}" for name, seed in seeds.items()]
 
 
-def test_a_model_against_itself_pays_nothing_and_another_differs(trio: list[str], tmp_path: Path) -> None:
+def test_a_model_against_itself_pays_nothing_and_another_differs(
+    trio: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"choices": CHOICES[::6], "text": TEXTS[::6], INSTRUCTIONS: _items(INSTRUCTIONS)}
+    monkeypatch.setattr("cai.evaluation.suites.tax._items", few.__getitem__)
     result = evaluated(tmp_path, *trio, concurrency=1)
     copy, other = lines_of(result, "copy"), lines_of(result, "other")
     assert copy.keys() == {"bits per byte", "arithmetic", "facts", "reading", "instructions", "accuracy"}
@@ -236,6 +240,6 @@ def test_a_model_against_itself_pays_nothing_and_another_differs(trio: list[str]
     assert gap is not None and gap.value is not None and abs(gap.value) > 0.001
     # A model that knows nothing takes about log2(330) bits a token, and these tokens have about a byte and a half.
     assert other["bits per byte"].figure.value == pytest.approx(6, abs=3)
-    assert len(list(read_probed(tmp_path / "probe"))) == len(CHOICES) + len(TEXTS)
+    assert len(list(read_probed(tmp_path / "probe"))) == len(few["choices"]) + len(few["text"])
     again = Tax(Arena(trio[1:], None, EvaluateSettings(against=trio[0], out=tmp_path, max_tokens=8), tmp_path))
     assert again.result().lines == result.lines  # from what is on disk
