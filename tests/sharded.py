@@ -54,6 +54,14 @@ def generate(prompts: Any, out: Path, server: Steady, **more: Any) -> None:
         pass
 
 
+def played(folder: Path, server: Steady, count: int, prompts: Any = PROMPTS, **more: Any) -> Path:
+    """The folder of a run that was played in shards."""
+    file = written(folder / "prompts.jsonl", prompts)
+    for shard in shards(count):
+        generate(file, folder / "run", server, shard=shard, **more)
+    return folder / "run"
+
+
 def shards(count: int) -> Iterator[str]:
     """What `--shard` is for each of so many shards."""
     return (f"{number}/{count}" for number in range(count))

@@ -83,6 +83,7 @@ def _write(out: Path, parts: Sequence[Part], more: Values) -> None:
     before = find_info(out)
     is_another = before is not None and bool(refusals(before["identity"], identity))
     with closing(RunFolder(out, identity, force=is_another)) as run:
+        run.write_info(**{**more, "joined": ""})  # whose rows they are, if a kill comes before the end
         files = {name: _merged(parts, name) for name in (run.rows_file, DROPPED)}
         try:
             run.store.rows.rewrite_all(files, partial(_copy_inputs, run.store.rows.db, parts))

@@ -42,7 +42,8 @@ class Folder:
 
     kind: the command that makes it. why: it is stopped or damaged. rows, dropped, cost_usd: None if not known. changed:
     when something was written there, in unix time. command: what was typed, in the folder `base`; None if that is not
-    known. whole: the folder of the command that it is a part of.
+    known. whole: the folder of the command that it is a part of. shard: i/n, of a run that plays one of n; of their
+    whole, the first that is not done.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class Folder:
     command: str | None = None
     base: Path | None = None
     whole: Path | None = None
+    shard: str = ""
     is_part: bool = False
     parts: list[Folder] = field(default_factory=list)
 
@@ -148,8 +150,7 @@ def _run(folder: Folder) -> None:
     if folder.command is not None and body:
         folder.command += f" --extra-body {shlex.quote(orjson.dumps(body).decode())}"
     folder.base = _base(folder.path, info.get("started_in"))
-    if folder.command is not None and info.get("shard"):
-        folder.command += f" --shard {info['shard']}"
+    folder.shard = info.get("shard", "")
     if info.get("part_of"):
         folder.whole = (folder.path / info["part_of"]).resolve()
     _set_state(folder, info.get("stopped"))
@@ -198,7 +199,8 @@ def resuming(folder: Folder) -> str | None:
         base = next((each for each in (here, *path.parents) if _has_sources(each, folder.command)), here)
     if path.is_relative_to(base):
         path = path.relative_to(base)
-    command = f"{folder.command} --out {shlex.quote(str(path))}"
+    shard = f" --shard {folder.shard}" if folder.shard else ""
+    command = f"{folder.command}{shard} --out {shlex.quote(str(path))}"
     if base == here:
         return command
     return f"cd {shlex.quote(os.path.relpath(base))} && {command}"

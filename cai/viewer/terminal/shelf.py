@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cai.errors import UsageError
+from cai.errors import RunError, UsageError
+from cai.folder.shards.layout import shard_of
+from cai.folder.shards.parts import folders_of
 from cai.training.setup.folder import RECORD as TRAINING
 from cai.viewer.terminal.folders import Folder, read_folder
 
@@ -123,6 +125,9 @@ def _sum_up(top: Folder) -> None:
     """What the parts of a command say of the whole."""
     if not top.parts:
         return
+    for part in top.parts:
+        _sum_up(part)
+    are_shards = bool(top.parts[0].shard)
     top.changed = max(part.changed for part in (top, *top.parts))
     if top.kind in ("", "evaluate"):  # no run of its own
         costs = [part.cost_usd for part in top.parts]
@@ -133,14 +138,23 @@ def _sum_up(top: Folder) -> None:
         top.command, top.base = top.command or first.command, top.base or first.base
         if not top.kind:
             top.kind = _kind_of(top.command)
-            if top.kind == BENCH:  # which has nothing but its parts
+            if top.kind == BENCH or are_shards:  # which has nothing but its parts
                 top.state = "done"
+            if are_shards:
+                top.rows = sum(part.rows or 0 for part in top.parts)
+                top.dropped = sum(part.dropped or 0 for part in top.parts)
     states = {part.state for part in top.parts}
     if "running" in states:
         top.state, top.why = "running", ""
     elif top.state == "done" and states != {"done"}:
         part = next(part for part in top.parts if part.state != "done")
-        top.state, top.why = part.state, f"{part.path.name}: {part.why or part.state}"
+        top.state, top.why, top.shard = part.state, f"{part.path.name}: {part.why or part.state}", part.shard
+    if are_shards and top.state == "done":
+        try:
+            folders_of(top.path)
+        except RunError as error:
+            top.state, top.why = "unfinished", str(error)
+            top.shard = f"i/{shard_of(top.parts[0].shard).count}"
 
 
 def _kind_of(command: str | None) -> str:

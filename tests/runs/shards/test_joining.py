@@ -5,47 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sharded import PROMPTS, at, calls, exports, folders, generate, lines, shards, written
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sharded import PROMPTS, at, calls, exports, folders, generate, lines, played, shards, written
 from steady import Steady
 
 import cai
 from cai.disk.locks import LOCK, take_lock
 from cai.errors import RunError
 from cai.export.export import export_run
+from cai.folder.lines import few_lines_in_order, lines_in_order
 from cai.folder.shards.join import join
 from cai.folder.shards.layout import Shard
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, server: Steady) -> Path:
-    """A run without shards, which was cut at its end."""
-    folder = tmp_path_factory.mktemp("whole")
-    generate(written(folder / "prompts.jsonl"), folder / "run", server)
-    return folder / "run"
-
-
-def played(folder: Path, server: Steady, count: int, prompts: Any = PROMPTS, **more: Any) -> Path:
-    """The folder of a run that was played in shards."""
-    file = written(folder / "prompts.jsonl", prompts)
-    for shard in shards(count):
-        generate(file, folder / "run", server, shard=shard, **more)
-    return folder / "run"
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory, server: Steady) -> Path:
-    """A run in three shards, which no test changes."""
-    return played(tmp_path_factory.mktemp("three"), server, 3)
-
-
-@pytest.fixture
-def copy(three: Path, tmp_path: Path) -> Path:
-    """The same run, which a test may change."""
-    return Path(shutil.copytree(three, tmp_path / "run"))
 
 
 def info(folder: Path) -> dict[str, Any]:
@@ -85,6 +61,23 @@ def test_shards_are_joined_once(copy: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.iterdir() if path.is_file()}
     join(copy)
     assert {path: path.stat().st_mtime_ns for path in copy.iterdir() if path.is_file()} == before
+
+
+def test_processes_that_come_at_once_join_once(copy: Path, whole: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(join, [copy] * 4))
+    export_run(copy)
+    assert exports(copy) == exports(whole)
+
+
+@given(st.lists(st.integers(0, 20), max_size=30), st.integers(1, 7))
+@settings(max_examples=20)
+def test_lines_are_in_order_however_few_are_held(
+    tmp_path_factory: pytest.TempPathFactory, positions: list[int], most: int
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "dropped.jsonl"
+    path.write_text("".join(f'{{"position":{position},"n":{n}}}\n' for n, position in enumerate(positions)))
+    assert list(few_lines_in_order(path, most)) == list(lines_in_order(path))
 
 
 def test_shards_that_went_on_are_joined_anew(tmp_path: Path, server: Steady, whole: Path) -> None:

@@ -19,14 +19,6 @@ from cai.runs.plan import estimate
 from cai.sources.yamlfile import make_settings
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, server: Steady) -> Path:
-    """A run without shards."""
-    folder = tmp_path_factory.mktemp("whole")
-    generate(written(folder / "prompts.jsonl"), folder / "run", server)
-    return folder / "run"
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 20])
 def test_shards_have_the_rows_drops_and_calls_of_one_run(
     tmp_path: Path, server: Steady, whole: Path, count: int
