@@ -75,6 +75,7 @@ def agenerate(
     screen_at: float | None = None,
     accept: str | None = None,
     accept_at: float | None = None,
+    distill: bool = False,
     sft_format: Literal["completion", "messages"] | None = None,
 ) -> AsyncGenerator[Revision]: ...
 def alabel(
@@ -301,6 +302,7 @@ def generate(
     screen_at: float | None = None,
     accept: str | None = None,
     accept_at: float | None = None,
+    distill: bool = False,
     sft_format: Literal["completion", "messages"] | None = None,
 ) -> Rows[Revision]: ...
 def judge_bench(

@@ -67,7 +67,7 @@ def revise(
     takes its place. Raises RowDropped for an empty or truncated reply; a truncated critique is used as it is.
     """
     [completion] = yield [ask.respond(prompt)]
-    initial = reply = _whole(completion, "assistant")
+    initial = reply = whole(completion, "assistant")
     rounds: list[Round] = []
     screens = []
     for principle in principles:
@@ -97,7 +97,7 @@ def _round(
         verdict = gate.verdict(p_revise)
     if verdict != "nothing_to_fix":
         [completion] = yield [ask.revise(prompt, reply, critique, principle)]
-        revision = _whole(replace(completion, text=ask.revision(completion.text)), "reviser")
+        revision = whole(replace(completion, text=ask.revision(completion.text)), "reviser")
     if accept is not None and revision not in (None, reply):
         acceptance = yield from accept(prompt.messages, reply, revision, principle)
         if not acceptance.accepted:
@@ -125,7 +125,8 @@ def _text(completion: Completion, stage: Role) -> str:
     return text
 
 
-def _whole(completion: Completion, stage: Role) -> str:
+def whole(completion: Completion, stage: Role) -> str:
+    """The text of an answer; raises RowDropped if it is empty or cut."""
     # Before emptiness is looked at: a thinking model can spend all its tokens on thoughts.
     if completion.finish == "length":
         tokens = "" if completion.output_tokens is None else f" after {completion.output_tokens} tokens"

@@ -7,6 +7,7 @@ from cai.constitution.principles import Finding
 from cai.constitution.scale import scales_in, scales_of
 from cai.engine.ask_judge import AskJudge
 from cai.engine.ask_scale import AskScale
+from cai.engine.distill import teacher_of
 from cai.engine.gate import Gate, YesNo
 from cai.engine.revise import Ask
 from cai.engine.screen import AskScreen
@@ -33,6 +34,8 @@ def template_findings(templates: str | None, constitution: str) -> list[Finding]
             Ask(loaded, law).check(p for p in law.principles if p.can("revise"))
         if "screen" in loaded.by_name:
             AskScreen(loaded, law).check(p for p in law.principles if p.can("revise"))
+        if "teach" in loaded.by_name:
+            teacher_of(loaded, law.principles, None)
         if "judge" in loaded.by_name:
             AskJudge(loaded, law, prefill=True).check(p for p in law.principles if p.can("judge"))
         if "scale" in loaded.by_name:
@@ -46,7 +49,7 @@ def template_findings(templates: str | None, constitution: str) -> list[Finding]
 def show(name: str, template_set: str, template: str | None, message: str) -> list[str]:
     """A constitution for people to read; or, per principle, the exact words that `template` makes of it.
 
-    template: respond, critique, gate, revise, screen, judge or scale; None shows the principles as they are written.
+    template: respond, critique, gate, revise, screen, teach, judge or scale; None: the principles as they are written.
     """
     law = load_constitution(name)
     if template is None:
@@ -75,6 +78,9 @@ def show(name: str, template_set: str, template: str | None, message: str) -> li
         return report_lines(__file__, law=None, requests=requests)
     ask = Ask(templates, law)
     prompt = Prompt(id="shown", messages=(turn,))
+    if template == "teach":
+        requests = [("", teacher_of(templates, law.principles, None).respond(prompt))]
+        return report_lines(__file__, law=None, requests=requests)
     if template == "respond":
         return report_lines(__file__, law=None, requests=[("", ask.respond(prompt))])
     revised = law.principles_for("revise")

@@ -30,6 +30,7 @@ VERSION = 2  # of the log format
 EVALUATION = "evaluation.json"
 LISTED = re.compile(r"\d{4}-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d")  # how the names of logs begin that its viewer lists
 STOPS = {None: "stop", "truncated": "max_tokens", "content_filter": "content_filter"}  # by the problem of a reply
+AGAIN = "(the same, with the constitution in the system text)"  # in place of a critique, in a distillation
 
 
 class InspectSummary(Record):
@@ -178,7 +179,8 @@ def _of_revision(row: Revision) -> Iterator[Values]:
     """The chain of a prompt as a conversation: the reply, each critique and each revision."""
     turns: list[Values] = [{"role": "assistant", "content": row.initial}]
     for each in row.rounds:
-        turns.append({"role": "user", "content": each.critique, "metadata": {"principle": each.principle}})
+        asked = each.critique or AGAIN
+        turns.append({"role": "user", "content": asked, "metadata": {"principle": each.principle}})
         if each.revision is not None:
             turns.append({"role": "assistant", "content": each.revision})
     sample = _sample(row, row.final, model=row.models.get("assistant", "unknown"), metadata=_facts(row))

@@ -18,6 +18,7 @@ from cai.records.calls import Abilities, Completion, Decision, Request, Sampling
 from cai.records.items import BadPrompt, Contest, Entry, Item, Place, Playable, Probe, Prompt
 from cai.records.kinds import KINDS, Kind
 from cai.records.rows import (
+    EVERY,
     Acceptance,
     Candidate,
     Candidates,
@@ -37,6 +38,7 @@ from cai.records.rows import (
 
 __all__ = [
     "DROP_REASONS",
+    "EVERY",
     "KINDS",
     "Abilities",
     "Acceptance",

@@ -65,11 +65,14 @@ class Acceptance(Record):
     rejected: str | None  # the revision, if it was not accepted
 
 
-class Round(Record):
-    """One critique and revision under one principle."""
+EVERY = "*"  # in place of the id of a principle: the constitution as a whole
 
-    principle: str  # id
-    critique: str
+
+class Round(Record):
+    """One critique and revision under one principle; or the reply to the same prompt under all of them."""
+
+    principle: str  # id, or EVERY
+    critique: str  # "" if none was asked for
     verdict: Literal["revise", "nothing_to_fix"] | None  # None: no gate, or its answer cannot be read
     p_revise: float | None = None  # that the reply needs a change, says the gate; None: as of the verdict, or of 0.1.0
     revision: str | None  # None: the reply stands, as the gate found nothing to fix or a judge rejected the revision

@@ -99,7 +99,8 @@ def _revision(row: Revision, marked: bool) -> Iterator[Line]:
     for place, turn in enumerate(row.rounds, 1):
         if screens:
             yield f"screen {place}", _screening(screens.pop(0))
-        yield f"critique {place}", f"({turn.principle}) {turn.critique}"
+        if turn.critique:
+            yield f"critique {place}", f"({turn.principle}) {turn.critique}"
         if turn.verdict is not None or turn.p_revise is not None:
             words = (turn.verdict or "not readable").replace("_", " ")
             yield "", f"gate: {words}, P(needs a change) {number(turn.p_revise, '.3f')}"

@@ -27,6 +27,7 @@ VARIABLES: dict[str, frozenset[str]] = {
         "scale": "prompt reply levels criterion examples",
         # `against`: whether the question is if the reply goes against the principle, or if it keeps to it.
         "screen": "prompt reply principle against examples",
+        "teach": "principles",
     }.items()
 }
 JOBS: dict[str, tuple[str, ...]] = {
@@ -34,6 +35,7 @@ JOBS: dict[str, tuple[str, ...]] = {
     "judge": ("judge", "verdict"),
     "rate": ("scale",),
     "screen": ("screen",),
+    "teach": ("teach",),
 }
 WHOLE = ("judge", "scale", "screen")  # whose questions hold all that they are about, in chat sets, too
 CHAIN = ("critique", "gate", "revise")  # of which a chat model sees conversation and reply as turns, or one frames them
@@ -44,6 +46,7 @@ NEEDED = {
     "judge": {"prompt", "first", "second", "principle"},
     "scale": {"prompt", "reply", "levels"},
     "screen": {"prompt", "reply", "principle", "against"},
+    "teach": {"principles"},
 }  # without them a template asks nothing of the kind
 PRINCIPLE_FIELDS = frozenset(Principle.model_fields)
 OTHERS = "a set for base models, which writes the whole text, has a respond.jinja, too; one that quotes, a frame"

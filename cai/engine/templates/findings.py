@@ -56,7 +56,8 @@ def findings_of(path: Path, files: Mapping[str, bytes], environment: Bounded) ->
         "against": True,
     }
     try:
-        values |= {"principle": Principle(id="trial", **words), "examples": examples_of(path, files)}
+        principle = Principle(id="trial", **words)
+        values |= {"principle": principle, "principles": (principle,), "examples": examples_of(path, files)}
         for name, tree in trees.items():
             variables = values.keys() & variables_of(name, is_whole(name, tree, names))
             render(environment.get_template(f"{name}.jinja"), {key: values[key] for key in variables})

@@ -29,9 +29,9 @@ SAME_WORDS = {"e25f27e4d79ecee7": "d22def16ac4bf49c"}
 class Templates:
     """A loaded set.
 
-    `hash` is over the bytes of its files except those of the judge, the scale and the screen, `ungated_hash` over those
-    without the gate, `judge_hash`, `scale_hash` and `screen_hash` over the files of each with those that it shares:
-    rewording one job does not change a run of another.
+    `hash` is over the bytes of its files except those of the judge, the scale, the screen and the teacher, and
+    `ungated_hash` over those without the gate; `judge_hash`, `scale_hash`, `screen_hash` and `teach_hash` are over the
+    files of each with those that it shares: rewording one job does not change a run of another.
     """
 
     source: str  # "built-in NAME", or the folder
@@ -40,6 +40,7 @@ class Templates:
     judge_hash: str
     scale_hash: str
     screen_hash: str
+    teach_hash: str
     by_name: dict[str, Template]
     stop: dict[str, tuple[str, ...]]  # by template
     frame: dict[str, tuple[str, ...]]  # what no text of a conversation or reply may hold when it is shown in one
@@ -52,7 +53,8 @@ class Templates:
         return "respond" in self.by_name
 
     def need(self, job: str) -> None:
-        """Raise TemplateError if the set has no templates for a job: "revise", "judge", "rate", "screen" or "gate"."""
+        """Raise TemplateError if the set has no templates for a job: "revise", "judge", "rate", "screen",
+        "teach" or "gate"."""
         lacking = [f"{name}.jinja" for name in JOBS.get(job, (job,)) if name not in self.by_name]
         if lacking:
             problem = f"the template set {self.source} has no {' and no '.join(lacking)}: it cannot {job}"
@@ -97,6 +99,7 @@ def _loaded(path: Path, source: str, files: Mapping[str, bytes], environment: Bo
         judge_hash=hash_of(files, others["judge"]),
         scale_hash=hash_of(files, others["rate"]),
         screen_hash=hash_of(files, others["screen"]),
+        teach_hash=hash_of(files, others["teach"]),
         by_name={name: environment.get_template(f"{name}.jinja") for name in VARIABLES if f"{name}.jinja" in files},
         stop={name: setting_of(tree, "stop") or () for name, tree in trees.items()},
         frame={name: setting_of(tree, "frame") or () for name, tree in trees.items()},

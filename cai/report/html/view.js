@@ -199,7 +199,8 @@ function rounds(row) {
   row.rounds.forEach((round, at) => {
     if (at < screens.length) made.push(...screening(screens[at]));
     const gate = round.p_revise === null ? "" : `, p(needs a change) ${number(round.p_revise, 2)}`;
-    made.push(text(`Critique ${at + 1} under ${textOf(round.principle)}${gate}`, round.critique));
+    if (round.critique) made.push(text(`Critique ${at + 1} under ${textOf(round.principle)}${gate}`, round.critique));
+    else made.push(note("the next reply is to the same prompt, with the constitution in the system text"));
     const judged = round.acceptance ?? null;
     if (judged !== null) {
       const verdict = judged.accepted ? "accepted" : "rejected, the reply stands";

@@ -12,6 +12,7 @@ from cai.calls.protocols import choose_protocol
 from cai.constitution.draw import draw
 from cai.constitution.files import load_constitution
 from cai.engine.asked import unshipped_words
+from cai.engine.distill import distill, teacher_of
 from cai.engine.gate import NO, SAID, YES, Gate, YesNo
 from cai.engine.revise import Ask, revise
 from cai.engine.screen import BASELINE, SCREEN, AskScreen, Screen, baseline
@@ -42,26 +43,29 @@ class GenerateRun(PromptRun[Revision]):
         settings = with_defaults(settings)
         law = load_constitution(settings.constitution)
         templates = load_templates(settings.templates)
-        self._principles = law.principles_for("revise")
         self._ask = Ask(templates, law, system=settings.system)
-        self._ask.check(self._principles)
-        self.gate = threshold_of(settings.gate, templates)
-        critic = settings.model if settings.critic is None else settings.critic
-        reviser = critic if settings.reviser is None else settings.reviser
-        specs = {"assistant": settings.model, "critic": critic, "reviser": reviser}
-        if settings.accept is not None:
-            specs["accept"] = settings.accept
-        players = open_models(specs, settings.connection)
+        self._teacher: Ask | None = None
+        self.gate: float | None = None
+        if settings.distill:
+            self._principles = law.principles
+            self._teacher = teacher_of(templates, law.principles, settings.system)
+        else:
+            self._principles = law.principles_for("revise")
+            self._ask.check(self._principles)
+            self.gate = threshold_of(settings.gate, templates)
+        players = open_models(settings.specs, settings.connection)
         self._acceptance: Accepting | None = None
         if settings.accept is not None:
             self._acceptance = Accepting(players["accept"], settings, templates, law)
         identity = {
             "constitution": law.ref.model_dump(),
-            "templates": templates.ungated_hash if self.gate is None else templates.hash,
+            "templates": _hash_of(templates, settings, self.gate),
             "models": {player: spec_of(model) for player, model in players.items()},
             "rounds": settings.rounds,
             "gate": False if self.gate is None else self.gate,
         }
+        if settings.distill:
+            identity |= {"distill": True, "rounds": 1}
         self._screen: Screen | None = None
         if settings.draw == "screen":
             least = SCREEN
@@ -81,7 +85,9 @@ class GenerateRun(PromptRun[Revision]):
 
     def seats(self) -> list[Seats]:
         """The players have the roles of their names, the critic also answers for the gate, and who accepts judges."""
-        roles: dict[Role, str] = {"assistant": "assistant", "critic": "critic", "reviser": "reviser"}
+        roles: dict[Role, str] = {"assistant": "assistant", "reviser": "reviser"}
+        if self._teacher is None:
+            roles["critic"] = "critic"
         if self.gate is not None:
             roles["gate"] = "critic"
         if self._screen is not None:
@@ -161,7 +167,10 @@ class GenerateRun(PromptRun[Revision]):
         accept = None
         if acceptance is not None:
             accept = acceptance.ask
-        flow = revise(item, principles, self._ask, gate=self._asked_gate, screen=self._screen, accept=accept)
+        if self._teacher is not None:
+            flow = distill(item, self._ask, self._teacher)
+        else:
+            flow = revise(item, principles, self._ask, gate=self._asked_gate, screen=self._screen, accept=accept)
         if acceptance is None:
             played = await drivers[0].play(item.id, position, flow)
         else:
@@ -200,7 +209,8 @@ class GenerateRun(PromptRun[Revision]):
         yield "prompt", row.prompt[-1]["content"]
         yield "reply", row.initial
         for turn in row.rounds:
-            yield "critique", f"({turn.principle}) {turn.critique}"
+            if turn.critique:
+                yield "critique", f"({turn.principle}) {turn.critique}"
         yield "revision", row.final
 
     def plan_notes(self) -> Iterator[str]:
@@ -217,7 +227,11 @@ class GenerateRun(PromptRun[Revision]):
         settings = self.settings
         specs = {player: spec_of(model) for player, model in self.players.items()}
         is_one = len(set(specs.values())) == 1
-        models = specs["assistant"] if is_one else ", ".join(f"{player} {spec}" for player, spec in specs.items())
+        if self._teacher is not None:
+            specs = {"student": specs["assistant"], "teacher": specs["reviser"]}
+        models = (
+            next(iter(specs.values())) if is_one else ", ".join(f"{player} {spec}" for player, spec in specs.items())
+        )
         gate = "always revises"
         if self.gate is not None:
             gate = f"revises if the reply needs a change with p ≥ {self.gate:g}"
@@ -230,16 +244,26 @@ class GenerateRun(PromptRun[Revision]):
         if self._acceptance is not None:
             judging = f"{self._acceptance.judging.protocol}, both orders"
             accepted = f"a revision is kept if the judge prefers it with p > {self._acceptance.least:g} ({judging}), "
+        method = f"{rounds}, {screened}{gate}, {accepted}"
+        if self._teacher is not None:
+            method = "answers without and with the constitution in the system text, "
         return {
             "constitution": f"{self.constitution.title}, {counted(len(self._principles), 'principle')}",
             "prompts": source_name(self.source, settings.limit),
-            "method": f"{rounds}, {screened}{gate}, {accepted}templates {self.templates.source}, {self.seed_words()}",
+            "method": f"{method}templates {self.templates.source}, {self.seed_words()}",
             "model": models,
         }
 
     def next_steps(self, folder: str) -> Iterator[str]:
         """What to type when the run is finished."""
         yield f"training rows in {self.out / 'sft.jsonl'}; cut them again with: cai export {folder} --split 0.9"
+
+
+def _hash_of(templates: Templates, settings: GenerateSettings, gate: float | None) -> str:
+    """The hash of the templates that a run asks by."""
+    if settings.distill:
+        return templates.teach_hash
+    return templates.ungated_hash if gate is None else templates.hash
 
 
 def with_defaults(settings: GenerateSettings) -> GenerateSettings:

@@ -23,6 +23,7 @@ from cai.texts.wording import option
 GATE = 0.5  # the threshold of the gate
 VERDICT = 1024  # tokens that a judge may write before it names a letter
 ANNOTATE = 100  # pairs to label by hand: fewer than 50 fit no temperature, and 100 to 500 certify a threshold
+OF_CRITIQUES = ("critic", "rounds", "gate", "draw", "screen_at", "accept", "accept_at")  # settings that only they need
 Few = Annotated[int, Field(ge=1, le=1_000)]
 Share = Annotated[float, Field(ge=0.5, le=1.0)]
 Law = str | Path | Constitution
@@ -70,7 +71,31 @@ class GenerateSettings(PromptSettings, Divisible):
         None,
         description=f"With --accept: the judge's probability must be above this (default {ACCEPT}).",
     )
+    distill: bool = Field(
+        False,
+        description="Instead of critiques, answer again with all principles in the system text: rows to learn that "
+        "reply without them. --reviser names another model for it.",
+    )
     sft_format: SftFormat | None = Field(None, description=SFT_FORMAT)
+
+    @property
+    def specs(self) -> dict[str, str]:
+        """The model of each player by its spec."""
+        critic = self.model if self.critic is None else self.critic
+        specs = {"assistant": self.model, "critic": critic}
+        if self.distill:
+            del specs["critic"]
+        specs["reviser"] = critic if self.reviser is None else self.reviser
+        if self.accept is not None:
+            specs["accept"] = self.accept
+        return specs
+
+    @model_validator(mode="after")
+    def _check_distillation(self) -> GenerateSettings:
+        stated = [name for name in OF_CRITIQUES if name in self.model_fields_set and getattr(self, name) is not None]
+        if self.distill and stated:
+            raise UsageError(f"{option(stated[0])} is for critiques, which --distill does not ask for: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _check_thresholds(self) -> GenerateSettings:

@@ -1,0 +1,37 @@
+"""Context distillation: the same prompt answered with the constitution in the system text, and without it.
+
+Askell et al. 2021 (arXiv 2112.00861, section 2.2) train a model to answer without a context as it does with it. The
+teacher's reply stands in the row as the revision of its one round, so whatever reads chains reads these, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+
+from cai.constitution.principles import Principle
+from cai.engine.revise import Ask, Chain, whole
+from cai.engine.templates.sets import Templates
+from cai.records import EVERY, Completion, Prompt, Request, Round
+
+
+def distill(prompt: Prompt, student: Ask, teacher: Ask) -> Generator[list[Request], list[Completion], Chain]:
+    """Ask the student and the teacher side by side; raises RowDropped for an empty or truncated reply of either."""
+    taught = replace(teacher.respond(prompt), role="reviser")
+    first, second = yield [student.respond(prompt), taught]
+    initial = whole(first, "assistant")
+    final = whole(second, "reviser")
+    return Chain(
+        initial, (Round(principle=EVERY, critique="", verdict=None, revision=final, changed=final != initial),), final
+    )
+
+
+def teacher_of(templates: Templates, principles: Sequence[Principle], system: str | None) -> Ask:
+    """Who answers under all principles; raises TemplateError if the set has no words for that.
+
+    system: the text that the student has before its conversations, too; None for nothing.
+    """
+    templates.need("teach")
+    teaching = templates.render("teach", principles=principles).strip()
+    texts = [teaching] if system is None else [system, teaching]
+    return Ask(templates, None, system="\n\n".join(texts))
