@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from cai.disk.writing import unwritable
 from cai.errors import RunError
 
 LOCK = ".lock"
+TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what a lock of another process leads to
 
 
 def lock_file(file: IO[bytes], *, wait: bool = True) -> None:
@@ -35,9 +37,12 @@ def take_lock(path: Path) -> IO[bytes]:
     file = open(path, "ab")  # noqa: SIM115
     try:
         lock_file(file, wait=False)
-    except OSError:
+    except OSError as error:
         file.close()
-        raise RunError(f"{path.parent} is in use by another process: wait for it, or name another --out") from None
+        if error.errno in TAKEN:
+            raise RunError(f"{path.parent} is in use by another process: wait for it, or name another --out") from None
+        advice = "its file system has no locks (Lustre: mount it with -o flock): name an --out on another one"
+        raise RunError(f"{path.parent} cannot be locked: {error.strerror or error}; {advice}") from None
     return file
 
 
