@@ -118,6 +118,7 @@ FRAMES = [  # what some families put around the reply; the first only after thou
         (r"<\|begin_of_box\|>", r"<\|end_of_box\|>"),
     )
 ]
+BEFORE_FRAMES = ("<", "[", "a", "A")  # a frame begins with one of these: the last two are of "assistant"
 PROMPT_END = 16  # tokens of a prompt that hold an opening mark, if its template ends with one
 FURTHER = 50  # marks after one that could close thoughts, among which a better one is looked for; bounds the work
 BEGUN = re.compile(  # may begin thoughts, or close those that the prompt has opened
@@ -253,6 +254,8 @@ def _unopened(text: str) -> re.Match[str] | None:
 
 def _unframed(reply: str, *, after: bool) -> str:
     """A reply without the frame that some families put around it; after: whether thoughts came before it."""
+    if not reply.lstrip().startswith(BEFORE_FRAMES):  # like most replies
+        return reply
     for opens, closes in FRAMES[not after :]:
         start = opens.match(reply)
         if start is not None:
