@@ -16,6 +16,7 @@ from cai.records import Object, Protocol, Values
 from cai.sources.yamlfile import first_fault
 
 FORMAT = 1
+INTERRUPTED = "interrupted"  # `stopped` of a run that is played, or was killed
 ANEW = "restore it, or use --force to start anew"
 Count = Annotated[int, Field(ge=0, lt=1 << 48)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]

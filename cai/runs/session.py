@@ -22,19 +22,18 @@ from cai.calls.model import secrets_hidden
 from cai.calls.prices import Budget, Tally
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
-from cai.folder.info import seen_from
+from cai.folder.info import INTERRUPTED, seen_from
 from cai.folder.journal.inputs import digest_of, names_of
 from cai.folder.journal.store import cost_of
 from cai.folder.run import RunFolder
 from cai.records import BadPrompt, Drop, Item, Place, Values
 from cai.runs.batching import close_batches, flows_at_once, open_batches
 from cai.runs.kind import Row, RunKind
-from cai.runs.resume.follow import follow
+from cai.runs.resume.follow import follow, is_through
 from cai.runs.seating import most_in_flight, seated
 from cai.texts.wording import none_usable, plural, telling
 
 log = logging.getLogger("cai")
-INTERRUPTED = "interrupted"
 
 
 class Session(RunKind[Row]):
@@ -88,6 +87,7 @@ class Session(RunKind[Row]):
             self._flows = await flows_at_once(self)
             with self._folder() as folder:
                 await follow(self, folder)
+                is_read = is_through(self, folder)
                 if self._once is not None:
                     self._once.release()
                 error: CaiError | None = None
@@ -99,6 +99,9 @@ class Session(RunKind[Row]):
                     self.tally.waiting = ""
                     workers = self._flows or most_in_flight(drivers)
                     feed: Feed[Place] | None = first
+                    if is_read:
+                        self.read = self.skipped = self.total or 0
+                        feed = self._next(folder, drivers)
                     while feed is not None:
                         play, passes = partial(self._play, folder, drivers, feed), partial(self._passes, folder)
                         async with aclosing(play_many(feed, play, workers, passes, self.live)) as played:

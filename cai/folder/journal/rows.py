@@ -187,11 +187,12 @@ class Rows:
             for position, digest, state in self._db.execute("SELECT * FROM inputs ORDER BY position"):
                 yield position, digest, state_of(state)
 
-    def count(self) -> Counter[str]:
-        """How many inputs are in each state; a row that is still to grow is a finished one."""
+    def count(self, end: int = 2**63 - 1) -> Counter[str]:
+        """How many inputs, up to a position, are in each state; a row that is still to grow is a finished one."""
         counts = Counter[str]()
+        query = "SELECT state, COUNT(*) FROM inputs WHERE position < ? GROUP BY state"
         with self._guard:
-            for state, count in self._db.execute("SELECT state, COUNT(*) FROM inputs GROUP BY state"):
+            for state, count in self._db.execute(query, (end,)):
                 name = state_of(state)
                 counts[DONE if name == GROWS else name] += count
         return counts

@@ -6,6 +6,8 @@ import asyncio
 from functools import partial
 from typing import Any
 
+from cai.folder.info import INTERRUPTED
+from cai.folder.journal.inputs import DONE
 from cai.folder.run import RunFolder
 
 
@@ -24,3 +26,17 @@ async def follow(run: Any, folder: RunFolder) -> None:
         moves.check()
         moves.apply()
     folder.grow()
+
+
+def is_through(run: Any, folder: RunFolder) -> bool:
+    """Whether the earlier sessions are through with every item of a source that is the same: then none need be read.
+
+    They have ended, too: a count of the records in a file is not what decides that none is left.
+    """
+    is_over = folder.info.get("stopped", INTERRUPTED) is None and not folder.growth
+    if run.total is None or run.shard is not None or not is_over or not folder.has_source():
+        return False
+    rows = folder.store.rows
+    counts = rows.count(run.total)
+    is_settled = counts.keys().isdisjoint(folder.retried) and not rows.is_growing()
+    return is_settled and counts[DONE] > 0 and counts.total() == run.total

@@ -16,12 +16,11 @@ from cai.disk.locks import is_in_use
 from cai.disk.reading import read_object
 from cai.errors import RunError
 from cai.evaluation.arena.figures import FILE as EVALUATION
-from cai.folder.info import find_info
+from cai.folder.info import INTERRUPTED, find_info
 from cai.folder.journal.inputs import DONE
 from cai.folder.journal.store import Store
 from cai.records import KINDS, Values
 from cai.report.places import FOLDERS
-from cai.runs.session import INTERRUPTED
 from cai.training.setup.folder import ANEW, METRICS
 from cai.training.setup.folder import RECORD as TRAINING
 

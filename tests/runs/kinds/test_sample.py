@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import threading
-from contextlib import aclosing
+from collections.abc import Callable
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from sample_runs import PROMPTS, cutting, rows_of, run, seeded, setup
 from cai.cli.terminal.progress import Progress
 from cai.errors import CaiError, ModelStopped, RunError, UsageError
 from cai.folder.journal.store import read_calls
-from cai.records import Completion
+from cai.records import Completion, Place
 from cai.runs.kinds.pairs import describe_source, read_pairs
 from cai.runs.kinds.sample import SampleRun
 from cai.runs.kinds.settings import SampleSettings
@@ -63,6 +65,44 @@ def test_a_cut_reply_stays_in_its_row_with_its_problem_and_a_prompt_without_any_
     assert drops[0]["detail"] == "none of 2 replies can be used; raise --max-tokens"
     asked = {key for row in rows for key in row["calls"]}
     assert all(len(set(drop["calls"]) - asked) == 2 for drop in drops)
+
+
+def one_prompt_more(prompts: Path, out: Path) -> None:
+    with prompts.open("a") as file:
+        file.write(json.dumps({"id": "more", "prompt": "And?"}) + "\n")
+
+
+def killed(prompts: Path, out: Path) -> None:
+    info = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**info, "stopped": "interrupted"}))
+
+
+def one_failed(prompts: Path, out: Path) -> None:
+    with closing(sqlite3.connect(out / "calls.sqlite")) as db, db:
+        db.execute("UPDATE inputs SET state = 'model_error' WHERE position = 7")
+
+
+@pytest.mark.parametrize(
+    ("change", "given"),
+    [(None, {}), (None, {"n": 3}), (None, {"limit": 299}), (one_prompt_more, {}), (killed, {}), (one_failed, {})],
+    ids=["nothing", "more replies", "fewer prompts", "a prompt more", "a kill", "a row that failed"],
+)
+def test_prompts_are_read_again_only_if_there_may_be_something_to_do(
+    tmp_path: Path, change: Callable[[Path, Path], None] | None, given: dict[str, Any]
+) -> None:
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "out"
+    prompts.write_text("".join(f'{{"id": "q{n}", "prompt": "Question {n}?"}}\n' for n in range(300)))
+    run(prompts, out, two()[0])
+    if change is not None:
+        change(prompts, out)
+    again = setup(prompts, out, two()[0], **given)
+    read: list[Place] = []
+    items = again.items()
+    again.items = lambda: (read.append(place) or place for place in items)
+    again.finish()
+    is_idle = change is None and "n" not in given
+    assert (len(read) < 200) == is_idle
+    assert again.read == again.total and again.skipped == again.total - again.finished
 
 
 def test_a_run_that_was_stopped_asks_nothing_twice_and_ends_with_the_same_rows(tmp_path: Path) -> None:
