@@ -64,14 +64,20 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+QUIET = {"samples": 0, "save_every": 1_000, "eval_every": 1_000}  # checkpoint and evaluation at the end alone
+
+
 def train(method: Any, rows: Any, *, report: bool = False, flags: dict[str, Any], **more: Any) -> Any:
-    """A training; report: with its plots, its samples and peft's own cards, which take half of a tiny one's time."""
+    """A training; report: with its plots, samples, checkpoints, evaluations on the way and peft's own cards.
+
+    They take two thirds of a tiny one's time.
+    """
     if report:
         return train_any(method, rows, flags=flags, **more)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cai.training.report.card.write_plots", lambda folder, lines: None)
         patch.setattr("peft.PeftModel.create_or_update_model_card", lambda model, folder: None)
-        return train_any(method, rows, flags={"samples": 0} | flags, **more)
+        return train_any(method, rows, flags=QUIET | flags, **more)
 
 
 def ctrl_c(step: int) -> Callable[[Mapping[str, Any]], None]:
