@@ -23,6 +23,7 @@ import dataclasses
 import inspect
 import json
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import Any, get_args
 from unittest.mock import patch
 
+import forked
 import pytest
 from pages import (
     PAGES,
@@ -107,7 +109,7 @@ def here(desk: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folder = shutil.copytree(desk, tmp_path / "here")
     command = tmp_path / "bin" / "cai"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cai "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {shlex.join(forked.command())} "$@"\n')
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(command.parent), prepend=":")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from pages import ROOT
 from stub import stub
@@ -30,7 +31,7 @@ EXAMPLES = ROOT / "examples"
 def run(folder: Path, *command: str, **variables: str) -> str:
     """Standard output of a command that must succeed, with `cai` on the path."""
     cai = folder / "cai"
-    cai.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cai "$@"\n')
+    cai.write_text(f'#!/bin/sh\nexec {shlex.join(forked.command())} "$@"\n')
     cai.chmod(cai.stat().st_mode | stat.S_IXUSR)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, **variables}
@@ -52,7 +53,7 @@ def test_the_demo_asks_about_each_of_its_prompts_in_one_round(tmp_path: Path) ->
     with stub() as server:
         model = ("--model", "openai:some/model", "--base-url", f"{server.url}/v1", "--out", str(tmp_path / "demo"))
         done = subprocess.run(
-            [sys.executable, "-m", "cai", *command[1:], *model], cwd=ROOT, capture_output=True, text=True, check=False
+            forked.command(*command[1:], *model), cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         assert server.stats()["requests"] == 12 * 3  # a reply, a critique and a revision each

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from forked import command
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -33,13 +35,14 @@ class Answer(NamedTuple):
 
 
 class Viewer:
-    """A `cai view` that runs."""
+    """A `cai view` that runs; alone: in a process of its own, which takes half a second more to start."""
 
-    def __init__(self, *words: str | Path) -> None:
-        command = [sys.executable, "-m", "cai", "view", *map(str, words)]
+    def __init__(self, *words: str | Path, alone: bool = False) -> None:
+        typed = ["view", *map(str, words)]
+        started = [sys.executable, "-m", "cai", *typed] if alone else command(*typed)
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
         self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+            started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
         )
         assert self._process.stdout is not None
         self.address = self._process.stdout.readline().strip()  # empty if it refuses
@@ -70,7 +73,7 @@ class Viewer:
         return self.send("POST", f"/api/{question}", self.own(), json.dumps(values).encode())
 
     def limit_files(self, most: int) -> None:
-        """Let it have no more than so many files and connections open."""
+        """Let it, which is alone, have no more than so many files and connections open."""
         resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (most, most))
 
     def wait(self) -> None:
@@ -104,9 +107,9 @@ def is_whole(source: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def viewer(*words: str | Path) -> Iterator[Viewer]:
+def viewer(*words: str | Path, alone: bool = False) -> Iterator[Viewer]:
     """A viewer of these folders, with these options; it must not have complained of anything when it ends."""
-    running = Viewer(*words)
+    running = Viewer(*words, alone=alone)
     try:
         assert running.address, running.end()
         running.wait()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from batched import Server, batch_server
 from kept import environment
@@ -35,7 +35,7 @@ def test_ctrl_c_leaves_the_batches_which_are_listed_cancelled_and_taken(
         monkeypatch.setenv(name, value)
     out = tmp_path / "run"
     words = command(server, out)
-    with subprocess.Popen([sys.executable, "-m", "cai", *words], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(forked.command(*words), stderr=subprocess.PIPE, text=True) as process:
         end = time.monotonic() + 60
         while not server.did("create") and time.monotonic() < end:
             time.sleep(0.02)

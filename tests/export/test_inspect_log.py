@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from label_runs import mute, scorer, scores
 from label_runs import run as label_run
@@ -175,7 +176,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
 def test_the_command_writes_a_log_and_cuts_nothing(tmp_path: Path) -> None:
     run = labels(tmp_path / "run")
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
-    words = [sys.executable, "-m", "cai", "export", str(run), "--inspect", str(tmp_path / "log.json")]
+    words = forked.command("export", run, "--inspect", tmp_path / "log.json")
     result = subprocess.run([*words, "--json"], check=True, capture_output=True, text=True)
     assert json.loads(result.stdout)["samples"] == len(rows_of(run / "labels.jsonl"))
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before

@@ -7,10 +7,10 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 from kept import call_keys
 from stub import Stub, stub
@@ -41,7 +41,7 @@ def prompts(file: Path, count: int) -> Path:
 def start(rows: str, file: Path, out: Path, server: Stub) -> subprocess.Popen[bytes]:
     name, *options = COMMANDS[rows]
     given = [str(file), *options, "--base-url", server.url + "/v1", "--out", str(out)]
-    command = [sys.executable, "-m", "cai", name, *given, "--concurrency", str(CONCURRENCY)]
+    command = forked.command(name, *given, "--concurrency", str(CONCURRENCY))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
@@ -62,7 +62,7 @@ def kill_until_done(
                 end = time.monotonic() + (60 if chance.random() < 0.7 else chance.uniform(0, 1.5))
                 while process.poll() is None and len(asked(log)) < wanted and time.monotonic() < end:
                     time.sleep(0.002)
-                process.kill()
+                forked.kill(process)
             code = process.wait(120)
         if code == 0:
             return killed

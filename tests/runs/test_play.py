@@ -16,6 +16,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from fakes import gone
 from stub import Stub, http, scripted, stub
@@ -447,9 +448,9 @@ def test_a_model_that_cannot_start_leaves_the_folder_free(tmp_path: Path, monkey
 # Ctrl-C, on a real process
 
 
-def command(server: Stub, prompts: Path | str, out: Path, *more: str) -> list[str]:
+def words(server: Stub, prompts: Path | str, out: Path, *more: str) -> list[str]:
     given = [str(prompts), "--model", "openai:m", "--base-url", server.url + "/v1", "--out", str(out), "--rounds", "1"]
-    return [sys.executable, "-m", "cai", "generate", *given, *more]
+    return ["generate", *given, *more]
 
 
 def environment() -> dict[str, str]:
@@ -467,7 +468,7 @@ def test_ctrl_c_keeps_what_was_finished_and_the_same_command_goes_on(tmp_path: P
     out, file = tmp_path / "out", tmp_path / "prompts.txt"
     file.write_text("\n".join(questions(60)))
     with stub("--latency", "0.05") as server:
-        whole = command(server, file, out, "--concurrency", "4")
+        whole = forked.command(*words(server, file, out, "--concurrency", "4"))
         with subprocess.Popen(whole, env=environment(), stderr=subprocess.PIPE, text=True) as process:
             wait_for(lambda: (out / "revisions.jsonl").exists() and (out / "revisions.jsonl").stat().st_size > 0)
             process.send_signal(signal.SIGINT)
@@ -485,7 +486,7 @@ def test_a_wrong_key_is_nowhere_in_what_the_command_says(tmp_path: Path) -> None
     file = tmp_path / "prompts.txt"
     file.write_text("\n".join(questions(5)))
     with stub("--mode", "401") as server:
-        whole = command(server, file, tmp_path / "out", "--json")
+        whole = forked.command(*words(server, file, tmp_path / "out", "--json"))
         done = subprocess.run(whole, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1 and "OPENAI_API_KEY" in done.stderr and "Traceback" not in done.stderr
     secret_is_nowhere(tmp_path / "out", done.stdout + done.stderr)
@@ -494,9 +495,8 @@ def test_a_wrong_key_is_nowhere_in_what_the_command_says(tmp_path: Path) -> None
 def test_ctrl_c_works_while_standard_input_says_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with stub() as server:
-        process = subprocess.Popen(
-            command(server, "-", out), env=environment(), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        alone = [sys.executable, "-m", "cai", *words(server, "-", out)]  # with the end of an interpreter of its own
+        process = subprocess.Popen(alone, env=environment(), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         with process:
             assert process.stdin is not None
             process.stdin.write("one prompt\n")

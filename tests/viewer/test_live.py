@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from stub import Stub, stub
 from viewed_runs import opened, read, rows
@@ -47,7 +47,7 @@ def start(command: str, file: Path, out: Path, server: Stub, *more: str) -> subp
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none"}
     return subprocess.Popen(
-        [sys.executable, "-m", "cai", command, *words], env=environment, stderr=subprocess.DEVNULL, cwd=file.parent
+        forked.command(command, *words), env=environment, stderr=subprocess.DEVNULL, cwd=file.parent
     )
 
 
@@ -84,7 +84,7 @@ def test_a_run_that_is_killed_and_resumed_is_listed_as_if_it_had_been_whole(tmp_
         with closing(Index(find_sources([out]))) as index:
             index.start()
             watch(index, 6, process)
-            process.kill()
+            forked.kill(process)
             process.wait()
             with start(command, file, out, server) as again:
                 watch(index, 10**9, again)
@@ -105,7 +105,7 @@ def test_a_run_that_grows_is_listed_as_if_it_had_been_so_long_from_the_start(tmp
                 while (out / COMMANDS[command][0]).read_bytes().count(b"\n") < COUNT + 6:
                     assert longer.poll() is None
                     watch(index, COUNT + 1, longer)
-                longer.kill()
+                forked.kill(longer)
             with start(command, file, out, server, *raised) as again:
                 watch(index, 10**9, again)
                 assert again.wait() == 0

@@ -282,7 +282,7 @@ def crowd(running: Viewer) -> list[socket.socket]:
 @pytest.mark.parametrize("last", [False, True], ids=["the crowd leaves", "the viewer ends first"])
 def test_too_many_connections_say_nothing_in_the_terminal_and_do_no_lasting_harm(tmp_path: Path, last: bool) -> None:
     folder = label_cuts.make_run(tmp_path / "labels", [label_cuts.pair(0, z=1.0)])
-    with ExitStack() as stack, viewer(folder) as running:  # which looks at the terminal when it ends
+    with ExitStack() as stack, viewer(folder, alone=True) as running:  # which looks at the terminal when it ends
         for connection in crowd(running):
             stack.enter_context(connection)
         time.sleep(0.5 if last else 1.5)  # asyncio tries again after one second, also if the viewer ends before

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from forked import fork
 from goldens.make import JUDGE, WRITER, write_inputs
@@ -53,7 +55,8 @@ def work(tmp_path_factory: pytest.TempPathFactory, server: Steady) -> Path:
 
 def shell(words: str, end: str, folder: Path) -> str:
     """Run `cai …` in a shell; its status must be 0. Returns what is left on stderr."""
-    command = f"{sys.executable} -m cai {words} {end}; exit ${{PIPESTATUS[0]}}"
+    started = [sys.executable, "-m", "cai"] if "&-" in end else forked.command()
+    command = f"{shlex.join(started)} {words} {end}; exit ${{PIPESTATUS[0]}}"
     ended = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=120
     )
