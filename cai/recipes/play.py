@@ -75,7 +75,7 @@ class Playing:
         for job in self.jobs:
             if job.stage.name in self.wishes.redo or again & set(job.needs):
                 again.add(job.name)
-                entry = Entry(status="waiting", folder=self._free_folder(job), words=())
+                entry = _waiting(job, self._free_folder(job))
                 self.state.note(self.recipe.name, job.name, entry)
 
     def _free_folder(self, job: Job) -> str:
@@ -126,7 +126,7 @@ class Playing:
         return inputs
 
     def _run(self, job: Job, run: Runner, tell: Callable[[str], object]) -> None:
-        entry = self.state.entries.get(job.name) or Entry(status="waiting", folder=job.name, words=())
+        entry = self.state.entries.get(job.name) or _waiting(job, job.name)
         update: Values = {"status": "running", "words": tuple(kept_words(job)), "inputs": self._inputs(job)}
         entry = entry.model_copy(update=update)
         self.state.note(self.recipe.name, job.name, entry)
@@ -195,6 +195,12 @@ class Playing:
         assert self.max_cost is not None
         others = (entry.cost_usd for job, entry in self.state.entries.items() if job != name)
         return max(0.0, self.max_cost - sum(others))
+
+
+def _waiting(job: Job, folder: str) -> Entry:
+    stage = job.stage
+    point = dict(job.point)
+    return Entry(stage=stage.name, command=stage.command.name, point=point, status="waiting", folder=folder, words=())
 
 
 def kept_words(job: Job) -> list[str]:

@@ -31,6 +31,9 @@ Status = Literal["waiting", "running", "finished", "failed"]
 class Entry(Record):
     """What is known of one job."""
 
+    stage: str
+    command: str
+    point: dict[str, Any]  # the values of the matrix and the turn that it depends on
     status: Status
     folder: str  # in the folder of the recipe
     words: tuple[str, ...]  # of its commands, with @JOB for folders of other jobs
@@ -46,9 +49,10 @@ class State:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
+        self.recipe = ""
         self.entries: dict[str, Entry] = {}
         if self.path.exists():
-            self.entries = _read(self.path)
+            self.recipe, self.entries = _read(self.path)
 
     def note(self, recipe: str, job: str, entry: Entry) -> None:
         """Keep the entry of a job."""
@@ -58,11 +62,11 @@ class State:
         write_atomically(self.path, orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
 
 
-def _read(path: Path) -> dict[str, Entry]:
+def _read(path: Path) -> tuple[str, dict[str, Entry]]:
     advice = "restore it, or name another --out"
     content = read_object(path, advice)
     try:
-        return {name: Entry.model_validate(each) for name, each in content["jobs"].items()}
+        return str(content["recipe"]), {name: Entry.model_validate(each) for name, each in content["jobs"].items()}
     except (KeyError, AttributeError, ValidationError) as error:
         raise RunError(f"{path} is damaged ({one_line(error)}): {advice}") from None
 

@@ -12,15 +12,16 @@ from cai.evaluation.arena.figures import FILE as EVALUATION
 from cai.folder.info import find_info
 from cai.folder.shards.join import join
 from cai.folder.shards.layout import SHARDS, shards_in
+from cai.recipes.state import FILE as RECIPE
 from cai.records import KINDS, Values
 from cai.training.setup.folder import RECORD as TRAINING
 
 KNOWN = (
-    "a run (run.json), a training (training.json), an evaluation (evaluation.json), a bench (folders of label runs), "
-    "or a file of rows with human labels"
+    "a run (run.json), a training (training.json), an evaluation (evaluation.json), a recipe (recipe.json), a bench "
+    "(folders of label runs), or a file of rows with human labels"
 )
 DEPTH = 3  # of folders of runs inside a source: an evaluation has labels in its best-of in itself
-FOLDERS = ("run.json", TRAINING, EVALUATION)  # what makes a folder one of ours
+FOLDERS = ("run.json", TRAINING, EVALUATION, RECIPE)  # what makes a folder one of ours
 OWN_FILES = {*FOLDERS, *(kind.rows_file for kind in KINDS.values())}  # whoever names one means its folder
 PREFIXES = ("hf:", "reward:")  # of models that are folders
 
@@ -51,6 +52,8 @@ def path_of(source: str | Path) -> Path:
 
 def places_in(folder: Path, depth: int = 0) -> Iterator[Place]:
     """What a folder is, and those inside it."""
+    if exists(folder / RECIPE):
+        yield Place(folder, RECIPE, depth, {})
     if exists(folder / EVALUATION):
         yield Place(folder, EVALUATION, depth, {})
     if exists(folder / TRAINING):

@@ -8,12 +8,14 @@ from typing import Any
 
 from cai.errors import InputError
 from cai.evaluation.arena.figures import FILE as EVALUATION
+from cai.recipes.state import FILE as RECIPE
 from cai.report.evaluations import evaluation_section
 from cai.report.html.samples import Strata
 from cai.report.html.sections import Section
 from cai.report.labels import label_section
 from cai.report.people import file_section, judges_section
 from cai.report.places import KNOWN, path_of, places_in
+from cai.report.recipes import recipe_section
 from cai.report.runs import Tally, run_section
 from cai.report.tallies import Others, Ratings, Replies, Revisions
 from cai.report.trainings import training_section
@@ -42,7 +44,9 @@ def _of_folder(folder: Path, rows: int, seed: int) -> Iterator[Section]:
     """What is in a folder, and in those inside it."""
     for place in places_in(folder):
         strata = Strata(rows, seed, f"{place.depth}/{place.folder.name}")
-        if place.what == EVALUATION:
+        if place.what == RECIPE:
+            yield recipe_section(place.folder)
+        elif place.what == EVALUATION:
             yield evaluation_section(place.folder)
         elif place.what == TRAINING:
             yield training_section(place.folder, strata)
