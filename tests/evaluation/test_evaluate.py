@@ -9,10 +9,11 @@ from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
 
+import forked
 import pytest
 from evaluations import Ask, asking, lines_of
 from forked import fork
-from kept import command, environment, run
+from kept import environment, run
 from steady import Steady
 
 import cai
@@ -318,12 +319,12 @@ def test_a_killed_evaluation_resumes_to_the_same_figures_and_asks_little_again(
     whole = asking(server, tmp_path, texts)("openai:one", out="whole", concurrency=4)
     words = ["evaluate", "openai:one", tmp_path / "prompts.jsonl", "--against", "openai:base", "-k", "1"]
     words += ["--judge", "openai:judge", "--suite", "preference", "--out", tmp_path / "out", "--concurrency", "4"]
-    line = command(*words, server=f"{server.url}/v1")
+    line = forked.command(*words, "--base-url", f"{server.url}/v1")
     rows = tmp_path / "out" / "labels" / "labels.jsonl"
     with subprocess.Popen(line, env=environment(), stdout=DEVNULL, stderr=DEVNULL) as process:
         while process.poll() is None and not (rows.exists() and rows.stat().st_size):
             time.sleep(0.005)
-        process.kill()
+        forked.kill(process)
     assert rows.exists()
     again = json.loads(run(*words, "--json", folder=tmp_path, server=f"{server.url}/v1"))
     assert again["results"] == whole.summary()["results"]

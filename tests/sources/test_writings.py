@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from shape_readers import JUDGING, by_audit, by_prompts, by_sft
 
@@ -77,6 +77,7 @@ WRITINGS: dict[str, Any] = {
 IN_TURN = {"texts in turn": lambda messages: [message["content"] for message in messages]}  # LIMA
 
 
+@settings(max_examples=settings.default.max_examples // 4)  # for each writing
 @given(st.data(), st.integers(1, 3))
 @pytest.mark.parametrize("name", [*WRITINGS, *IN_TURN])
 def test_a_conversation_is_read_alike_in_every_writing(name: str, data: st.DataObject, rounds: int) -> None:

@@ -40,7 +40,8 @@ def settled(out: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("method", ["dpo", "kto", "reward"])
 def test_replies_that_are_preferred_are_told_from_the_others(base: Path, tmp_path: Path, method: str) -> None:
-    summary = train(method, base, tmp_path / "out", flags={"epochs": 4.0}, report=True)
+    flags = {"epochs": 4.0, "samples": 2, "save_every": 8}
+    summary = train(method, base, tmp_path / "out", flags=flags, report=True)
     if method == "reward":
         assert summary.metrics["eval_accuracy"] == 1.0
     else:
