@@ -21,6 +21,8 @@ DROPPED = "dropped.jsonl"
 BAD_ROW = (LookupError, TypeError, AttributeError, ValueError)  # what a line that is not such a row leads to
 PAIR_BITS = 16  # of the position of a pair: its number among those of its prompt; above them the place of the prompt
 PROMPT_BITS = 32
+OFFSET_BITS = 48
+OFFSET = (1 << OFFSET_BITS) - 1
 OF_PROMPTS = {kind.rows_file for kind in KINDS.values() if not kind.pairs}
 
 
@@ -41,37 +43,36 @@ def lines_in_order(path: Path) -> Iterator[tuple[int, bytes]]:
     """
     check_files(path.parent, [path.name])
     with open(path, "rb", buffering=2**18) as file:
-        for position, start in _places(file, path):
-            file.seek(start)
-            yield position, file.readline()
+        for place in _places(file, path):
+            file.seek(place & OFFSET)
+            yield place >> OFFSET_BITS, file.readline()
 
 
 def few_lines_in_order(path: Path, most: int) -> Iterator[tuple[int, bytes]]:
     """Like `lines_in_order`, for many files side by side: each is open only while so many lines of it are read."""
     with open(path, "rb", buffering=2**18) as file:
-        places = list(_places(file, path))
+        places = _places(file, path)
     for first in range(0, len(places), most):
         lines = []
         with open(path, "rb") as file:
-            for position, start in places[first : first + most]:
-                file.seek(start)
-                lines.append((position, file.readline()))
+            for place in places[first : first + most]:
+                file.seek(place & OFFSET)
+                lines.append((place >> OFFSET_BITS, file.readline()))
         yield from lines
 
 
-def _places(file: BinaryIO, path: Path) -> Iterator[tuple[int, int]]:
-    """Position and start of the last line of every position, in order."""
-    places = []  # position and offset in one integer, which is a third of the memory of a tuple
+def _places(file: BinaryIO, path: Path) -> list[int]:
+    """Position and offset of the last line of every position, in order, in one integer: a third of a tuple's memory."""
+    places = []
     start = 0
     with reading(path):
         for line in file:
             if line.endswith(b"\n"):
-                places.append(position_of(line, path.name) << 48 | start)
+                places.append(position_of(line, path.name) << OFFSET_BITS | start)
             start += len(line)
     places.sort()
-    for place, following in pairwise(chain(places, [-1])):
-        if following >> 48 != place >> 48:
-            yield place >> 48, place & (1 << 48) - 1
+    each = pairwise(chain(places, [-1]))
+    return [place for place, following in each if following >> OFFSET_BITS != place >> OFFSET_BITS]
 
 
 def read_rows(path: Path, row: type[R]) -> Iterator[R]:

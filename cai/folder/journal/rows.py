@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 
 from cai.disk.writing import append_whole, written
+from cai.folder.journal.elsewhere import Elsewhere
 from cai.folder.journal.inputs import DONE, FINISHED, GROWS, state_of
 from cai.folder.journal.unwritten import Settled
 
@@ -22,9 +23,6 @@ CREATE TABLE IF NOT EXISTS files(name TEXT PRIMARY KEY, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS inputs(position INTEGER PRIMARY KEY, hash BLOB NOT NULL, state TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS seen(hash BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 """
-# Like `seen`, of inputs that other shards play.
-OTHERS = "CREATE TEMP TABLE elsewhere(hash BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID"
-ELSEWHERE, SEEN = (f"SELECT position FROM {table} WHERE hash = ?" for table in ("temp.elsewhere", "seen"))
 
 
 class Rows:
@@ -42,7 +40,7 @@ class Rows:
         self._marks: dict[int, tuple[bytes, str]] = {}  # of inputs whose lines are among those added
         self._ahead = range(0)  # positions whose states have been read
         self._states: dict[int, tuple[bytes, str]] = {}
-        self._is_part = False  # whether other shards play some of the inputs
+        self._elsewhere: Elsewhere | None = None  # if other shards play some of the inputs
 
     # Lines
 
@@ -218,28 +216,19 @@ class Rows:
 
     def first_position(self, digest: bytes, position: int) -> int:
         """The first position at which `digest` occurred: `position` itself, which is then remembered, if it is new."""
+        first = None if self._elsewhere is None else self._elsewhere.first(digest)
+        if first is not None:
+            return first
         with self._guard:
-            for (first,) in self._db.execute(ELSEWHERE, (digest,)) if self._is_part else ():
-                return int(first)
-            query = "INSERT OR IGNORE INTO seen(hash, position) VALUES (?, ?)"
-            if self._db.execute(query, (digest, position)).rowcount:
-                return position
-            (first,) = self._db.execute(SEEN, (digest,)).fetchone()
+            self._db.execute("INSERT OR IGNORE INTO seen(hash, position) VALUES (?, ?)", (digest, position))
+            (first,) = self._db.execute("SELECT position FROM seen WHERE hash = ?", (digest,)).fetchone()
         return int(first)
 
-    def pass_by(self, names: Iterable[bytes], position: int) -> None:
-        """Let an input that another shard plays take its names, as in one run: if the first is new, the other, too.
-
-        They are kept for this session alone: each reads the source from its start.
-        """
-        with self._guard:
-            if not self._is_part:
-                self._db.execute(OTHERS)
-                self._is_part = True
-            for name in names:
-                if self._db.execute(f"{ELSEWHERE} UNION ALL {SEEN}", (name, name)).fetchone() is not None:
-                    return
-                self._db.execute("INSERT INTO temp.elsewhere VALUES (?, ?)", (name, position))
+    def pass_by(self, names: Sequence[bytes], position: int) -> None:
+        """Let an input that another shard plays take its names, as it would in one run."""
+        if self._elsewhere is None:
+            self._elsewhere = Elsewhere(self._db, self._guard)
+        self._elsewhere.add(position, names)
 
     def positions_of(self, name: bytes) -> list[int]:
         """The first position at which one of `names_of` occurred; none if it did not."""
