@@ -77,6 +77,7 @@ def agenerate(
     accept_at: float | None = None,
     distill: bool = False,
     sft_format: Literal["completion", "messages"] | None = None,
+    sft_reasoning: bool | None = None,
 ) -> AsyncGenerator[Revision]: ...
 def alabel(
     source: Source,
@@ -247,6 +248,7 @@ def export_run(
     private: bool = True,
     rounds_kept: Literal["last", "all"] = "last",
     sft_format: Literal["completion", "messages"] = "completion",
+    sft_reasoning: bool = False,
     min_confidence: float | None = None,
     calibration: str | Path | Calibration | dict[str, Any] | None = None,
     agreement: float | None = None,
@@ -304,6 +306,7 @@ def generate(
     accept_at: float | None = None,
     distill: bool = False,
     sft_format: Literal["completion", "messages"] | None = None,
+    sft_reasoning: bool | None = None,
 ) -> Rows[Revision]: ...
 def judge_bench(
     gold: Source,

@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from cai.constitution.principles import Principle
-from cai.engine.revise import Ask, Chain, whole
+from cai.engine.revise import Ask, Chain, reasoned, whole
 from cai.engine.templates.sets import Templates
 from cai.records import EVERY, Completion, Prompt, Request, Round
 
@@ -21,9 +21,10 @@ def distill(prompt: Prompt, student: Ask, teacher: Ask) -> Generator[list[Reques
     first, second = yield [student.respond(prompt), taught]
     initial = whole(first, "assistant")
     final = whole(second, "reviser")
-    return Chain(
-        initial, (Round(principle=EVERY, critique="", verdict=None, revision=final, changed=final != initial),), final
+    turn = Round(
+        principle=EVERY, critique="", verdict=None, revision=final, changed=final != initial, **reasoned(second)
     )
+    return Chain(initial, (turn,), final, reasoning=first.reasoning)
 
 
 def teacher_of(templates: Templates, principles: Sequence[Principle], system: str | None) -> Ask:

@@ -47,6 +47,7 @@ class Chain:
     rounds: tuple[Round, ...]
     final: str
     screens: tuple[Screening, ...] = ()
+    reasoning: str | None = None  # before the first reply
 
 
 def revise(
@@ -68,6 +69,7 @@ def revise(
     """
     [completion] = yield [ask.respond(prompt)]
     initial = reply = whole(completion, "assistant")
+    reasoning = completion.reasoning
     rounds: list[Round] = []
     screens = []
     for principle in principles:
@@ -81,7 +83,7 @@ def revise(
         rounds.append(turn)
         if turn.revision is not None:
             reply = turn.revision
-    return Chain(initial, tuple(rounds), reply, tuple(screens))
+    return Chain(initial, tuple(rounds), reply, tuple(screens), reasoning)
 
 
 def _round(
@@ -91,6 +93,7 @@ def _round(
     [completion] = yield [ask.critique(prompt, reply, principle)]
     critique = _text(completion, "critic")
     p_revise = verdict = revision = acceptance = None
+    more: Values = {}
     if gate is not None:
         question = ask.gate(prompt, reply, critique, principle)
         p_revise = yield from gate.ask(replace(question, index=number))
@@ -98,11 +101,11 @@ def _round(
     if verdict != "nothing_to_fix":
         [completion] = yield [ask.revise(prompt, reply, critique, principle)]
         revision = whole(replace(completion, text=ask.revision(completion.text)), "reviser")
+        more = reasoned(completion)
     if accept is not None and revision not in (None, reply):
         acceptance = yield from accept(prompt.messages, reply, revision, principle)
         if not acceptance.accepted:
             revision = None
-    more: Values = {}
     if accept is not None:
         more["acceptance"] = acceptance
     return Round(
@@ -114,6 +117,11 @@ def _round(
         changed=revision not in (None, reply),
         **more,
     )
+
+
+def reasoned(completion: Completion) -> Values:
+    """The column of a row for what a thinking model wrote before its answer, if it did."""
+    return {} if completion.reasoning is None else {"reasoning": completion.reasoning}
 
 
 def _text(completion: Completion, stage: Role) -> str:

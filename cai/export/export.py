@@ -36,7 +36,7 @@ CUTS: dict[str, type[Cut]] = {"generate": RevisionCut, "label": PreferenceCut}  
 THRESHOLDS = {"min_confidence", "agreement", "calibration"}  # only one of them decides
 TAGS = {"revisions": [], "preferences": ["preference"], "best replies": ["best-of-n"]}  # by kind of rows
 SPLITS = {".jsonl": "train", ".eval.jsonl": "test"}  # by how the name of a file ends
-NEWER = ("best", "sft_format")  # options than 0.1.0
+NEWER = ("best", "sft_format", "sft_reasoning")  # options than 0.1.0
 FILES = {"calibration": "calibration.json", "benign": "BENIGN"}  # options whose value is a file
 
 

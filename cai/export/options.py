@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cai.export.sft import SFT_FORMAT, SftFormat
+from cai.export.sft import SFT_FORMAT, SFT_REASONING, SftFormat
 from cai.judge.certify import Calibration
 from cai.records import Values
 
@@ -25,6 +25,7 @@ class ExportOptions(BaseModel):
         description="Generate runs: last keeps one SFT row per prompt, the final revision; all keeps every revision.",
     )
     sft_format: SftFormat = Field("completion", description=SFT_FORMAT)
+    sft_reasoning: bool = Field(False, description=SFT_REASONING)
     min_confidence: float | None = Field(
         None,
         ge=0.5,
@@ -86,6 +87,6 @@ OF_PAIRS = {
     "min_confidence", "agreement", "pairing", "order_flip", "max_length_ratio", "dead_zone", "target",
 }  # fmt: skip
 ONLY = {  # options for the runs of one command; the others are for all
-    "generate": {"rounds_kept"},
+    "generate": {"rounds_kept", "sft_reasoning"},
     "label": {*OF_PAIRS, "calibration", "benign", "best"},
 }

@@ -10,7 +10,7 @@ import orjson
 from cai.export.cut import LAW, PAIR, Cut, law_columns
 from cai.export.options import ExportOptions
 from cai.export.pairs import Reason, Row
-from cai.export.sft import COLUMNS, SftFormat, conversation
+from cai.export.sft import COLUMNS, conversation, with_reasoning
 from cai.folder.lines import lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.accept import ACCEPT, is_unread, prefers_reply
@@ -60,7 +60,7 @@ class RevisionCut(Cut):
             with reading(path):
                 row = orjson.loads(line)
                 side = self.side(row["prompt"])
-                for text, sft_row in sft_rows(row, self.options.rounds_kept, self.options.sft_format):
+                for text, sft_row in sft_rows(row, self.options):
                     why = self._fault_of(text, row)
                     if why is not None:
                         name, words = why
@@ -127,7 +127,7 @@ class RevisionCut(Cut):
             self.refused += refusal(row["initial"], row["prompt"][-1]["content"]) == "full"
 
 
-def sft_rows(row: Row, rounds_kept: str, sft_format: SftFormat) -> list[tuple[str, Row]]:
+def sft_rows(row: Row, options: ExportOptions) -> list[tuple[str, Row]]:
     """The SFT rows of a revision, at least one, each with its text.
 
     `round` is the one that wrote the text, 0 for the first reply, `principles` are those it was criticised or revised
@@ -135,20 +135,21 @@ def sft_rows(row: Row, rounds_kept: str, sft_format: SftFormat) -> list[tuple[st
     gives.
     """
     texts = written(row)
-    if rounds_kept != "all":
+    if options.rounds_kept != "all":
         texts = texts[-1:]
-    initial = row["initial"].strip()
-    return [
-        (
-            text,
-            {
-                **conversation(row["prompt"], text, sft_format),
-                **_provenance(row, number, principles),
-                "changed": text.strip() != initial,
-            },
-        )
-        for text, number, principles in texts
-    ]
+    return [(text, _sft_row(row, text, number, principles, options)) for text, number, principles in texts]
+
+
+def _sft_row(row: Row, text: str, number: int, principles: list[str], options: ExportOptions) -> Row:
+    learned = text
+    if options.sft_reasoning:
+        author = row["rounds"][number - 1] if number else row
+        learned = with_reasoning(text, author.get("reasoning"))
+    return {
+        **conversation(row["prompt"], learned, options.sft_format),
+        **_provenance(row, number, principles),
+        "changed": text.strip() != row["initial"].strip(),
+    }
 
 
 def pair(row: Row) -> Row:

@@ -17,10 +17,19 @@ SFT_FORMAT = (  # its help
     "Columns of sft.jsonl: completion (prompt and completion; TRL trains on the completion alone) or messages (TRL "
     "trains on all turns). Default: completion."
 )
+SFT_REASONING = (
+    "Generate runs of a thinking model: put its reasoning before each SFT reply, between <think> and </think>, as the "
+    "chat templates of such models do."
+)
 COLUMNS: dict[SftFormat, Columns] = {
     "completion": {"prompt": "turns", "completion": "turns"},
     "messages": {"messages": "turns"},
 }
+
+
+def with_reasoning(reply: str, reasoning: str | None) -> str:
+    """A reply behind the reasoning that led to it; as it is if there is none."""
+    return reply if reasoning is None else f"<think>\n{reasoning.strip()}\n</think>\n\n{reply}"
 
 
 def conversation(prompt: Sequence[Any], reply: str, sft_format: SftFormat) -> Values:

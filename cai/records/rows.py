@@ -78,10 +78,11 @@ class Round(Record):
     revision: str | None  # None: the reply stands, as the gate found nothing to fix or a judge rejected the revision
     changed: bool
     acceptance: Acceptance | None = None  # None: a judge was not asked, or there was nothing to compare
+    reasoning: str | None = None  # what a thinking model wrote before the revision
 
     @model_serializer(mode="wrap")
     def _row(self, write: SerializerFunctionWrapHandler) -> Values:
-        return _without_unset(self, write(self), "acceptance")
+        return _without_unset(self, write(self), "acceptance", "reasoning")
 
 
 class Screened(Record):
@@ -128,10 +129,11 @@ class Revision(Record):
     screens: tuple[Screening, ...] | None = (
         None  # before each round; one more if the last found nothing; None: no screen
     )
+    reasoning: str | None = None  # what a thinking model wrote before the first reply
 
     @model_serializer(mode="wrap")
     def _row(self, write: SerializerFunctionWrapHandler) -> Values:
-        return _without_unset(self, write(self), "screens")
+        return _without_unset(self, write(self), "screens", "reasoning")
 
 
 class Candidate(Record):

@@ -45,7 +45,12 @@ MODELS = ("model", "critic", "reviser", "judge", "accept", "against", "harm")  #
 CHANGEABLE = (
     "limit", "concurrency", "max_cost", "rpm", "tpm", "min_confidence", "agreement", "target", "max_candidates",
 )  # fmt: skip
-OF_CUT = ("min_confidence", "agreement", "sft_format")  # decide which training rows there are, and nothing before
+OF_CUT = (
+    "min_confidence",
+    "agreement",
+    "sft_format",
+    "sft_reasoning",
+)  # decide which training rows there are, and nothing before
 Count = Annotated[int, Field(ge=1, le=WHOLE)]
 
 

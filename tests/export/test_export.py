@@ -122,7 +122,7 @@ def test_all_rounds_give_a_row_for_every_text_that_a_round_wrote(run: Path) -> N
 
 def test_a_text_that_comes_twice_is_one_row() -> None:
     row = revision(0, "a", "b", None, "a").model_dump(mode="json")
-    assert [(r["round"], r["principles"]) for _, r in sft_rows(row, "all", "completion")] == [
+    assert [(r["round"], r["principles"]) for _, r in sft_rows(row, ExportOptions(rounds_kept="all"))] == [
         (2, ["p1", "p2", "p3"]),
         (4, ["p1", "p2", "p3", "p4"]),
     ]
@@ -401,7 +401,7 @@ def test_kept_and_dropped_make_up_what_went_in(chains: list[Any], order: Any, sp
         item.id for item in items if isinstance(item, Drop)
     )
     assert [drop["position"] for drop in drops] == sorted(drop["position"] for drop in drops)
-    for [(_, row)] in (sft_rows(item.model_dump(mode="json"), "last", "completion") for item in finished):
+    for [(_, row)] in (sft_rows(item.model_dump(mode="json"), ExportOptions()) for item in finished):
         assert row in lines["sft"]
     assert kept == "all" or len(lines["sft"]) == len(finished)
     assert sum(summary.files.values()) == sum(map(len, lines.values()))

@@ -179,6 +179,8 @@ class GenerateRun(PromptRun[Revision]):
         more: Values = {}
         if self._screen is not None:
             more["screens"] = chain.screens
+        if chain.reasoning is not None:
+            more["reasoning"] = chain.reasoning
         return Revision(
             id=item.id,
             position=position,
@@ -197,7 +199,8 @@ class GenerateRun(PromptRun[Revision]):
 
     def cut_options(self) -> Values:
         """The options of the cut that this command states."""
-        return {} if self.settings.sft_format is None else {"sft_format": self.settings.sft_format}
+        stated = self.settings.model_dump(include={"sft_format", "sft_reasoning"})
+        return {name: value for name, value in stated.items() if value is not None}
 
     def texts(self, row: Revision) -> tuple[str, ...]:
         """First reply, final text and the critiques."""

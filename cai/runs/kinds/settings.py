@@ -12,7 +12,7 @@ from cai.constitution.principles import Constitution
 from cai.engine.screen import SCREEN
 from cai.errors import UsageError
 from cai.export.options import MIN_CONFIDENCE, Pairing
-from cai.export.sft import SFT_FORMAT, SftFormat
+from cai.export.sft import SFT_FORMAT, SFT_REASONING, SftFormat
 from cai.judge.accept import ACCEPT
 from cai.models import JUDGE_SPECS, SPECS
 from cai.models.specs import without_address
@@ -77,6 +77,7 @@ class GenerateSettings(PromptSettings, Divisible):
         "reply without them. --reviser names another model for it.",
     )
     sft_format: SftFormat | None = Field(None, description=SFT_FORMAT)
+    sft_reasoning: bool | None = Field(None, description=SFT_REASONING)
 
     @property
     def specs(self) -> dict[str, str]:
