@@ -68,6 +68,7 @@ class Earlier:
         self._store, self._copies = store, copies
         self._journals: list[Store | OtherRun] = [*([store] if store is not None else []), *others]
         self.anew: Sequence[str] = ()
+        self._renewed: set[bytes] = set()  # what was asked again: once in a session
         self.twins: Callable[[Call], Iterable[Call]] = lambda call: ()
         self._limits: dict[Store | OtherRun, list[int]] = {}  # of each journal, once it is asked for
 
@@ -76,7 +77,9 @@ class Earlier:
         for journal in self._journals:
             for asked, question, limit in self._questions(journal, model, call, (key, payload, None)):
                 done = journal.get(asked)
-                if done is None or (limit is not None and _may_be_cut(done, limit)) or _reason(done) in self.anew:
+                if done is None or (limit is not None and _may_be_cut(done, limit)):
+                    continue
+                if _reason(done) in self.anew and asked not in self._renewed:
                     continue
                 if self._store is not None and journal is not self._store and self._copies:
                     self._store.copy(asked, model.provider, model.name, question, done)
@@ -104,6 +107,7 @@ class Earlier:
         assert self._store is not None
         if self.anew:
             self._store.discard(key)
+            self._renewed.add(key)
         self._store.put(key, model.provider, model.name, payload, done, cost)
 
 

@@ -13,7 +13,8 @@ from functools import partial
 from cai.calls.earlier import Earlier, OtherRun
 from cai.calls.limits import BUSY_PATIENCE, Limiter, backoff
 from cai.calls.live import Live
-from cai.calls.model import Batching, Call, call_seed, check_answer, lost_row, send_in_turn, spec_of
+from cai.calls.model import Batching, Call, check_answer, lost_row, send_in_turn, spec_of
+from cai.calls.parking import foremost
 from cai.calls.payments import Payments
 from cai.calls.prices import Budget, Tally, total_usage
 from cai.calls.roles import Roles
@@ -29,7 +30,7 @@ from cai.errors import (
     RowDropped,
     ServerDown,
 )
-from cai.folder.journal.payloads import call_key, canonical_call
+from cai.folder.journal.payloads import call_key
 from cai.folder.journal.store import Store
 from cai.records import Completion, DropReason, Request, Role, Values
 
@@ -67,11 +68,16 @@ class Driver:
         self.live = live or Live()
         self._asking: dict[bytes, asyncio.Future[None]] = {}  # calls on their way: an equal one waits for the answer
         self._halt: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done: send nothing more
+        self._refused: dict[bytes, CallRejected] = {}  # calls of flows that may be played again after a wait
+        batched = [seat.batches for seat in seats.values() if seat.batches is not None]
+        self._parks = bool(batched)
+        for batches in batched:
+            batches.on_stop(self._stop)
 
     async def play(self, row: str, order: int, flow: Flow[T]) -> Played[T]:
         """Play one flow to its end; `order` is its age, older flows go first.
 
-        Raises RowDropped if only this row is lost, ModelStopped or RunError if the run is over.
+        Raises RowDropped if only this row is lost, Parked if it is to be played again, else that the run is over.
         """
         asked: dict[Role, int] = {}
         history: list[tuple[Role, bytes, Completion]] = []
@@ -118,7 +124,7 @@ class Driver:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         if errors := list(filter(None, (task.exception() for task in tasks))):
-            error = min(errors, key=lambda error: isinstance(error, RowDropped))  # first what ends the run
+            error = foremost(errors)
             if isinstance(error, RowDropped):
                 error.calls = tuple(task.result()[0].hex() for task in tasks if task.exception() is None)
             raise error
@@ -126,11 +132,7 @@ class Driver:
 
     def question(self, request: Request, index: int, row: str) -> tuple[Call, Values, bytes]:
         """A request as it is put to the model of its role, and the text that its key is the hash of."""
-        seat = self.seats[request.role]
-        seed = call_seed(self.seed, seat.drawn_as(row), request.role, index)
-        call = Call(request, row, index, seed, seat.sampling, request.sample)
-        payload = seat.model.payload(call)
-        return call, payload, canonical_call(seat.model.provider, seat.model.name, payload, call.sample)
+        return self.seats[request.role].question(request, index, row, self.seed)
 
     async def _ask(self, request: Request, index: int, row: str, order: int) -> tuple[bytes, Completion]:
         """The completion of one request: from the store, or from the model and then stored."""
@@ -139,14 +141,15 @@ class Driver:
         try:
             call, payload, text = self.question(request, index, row)
             key, size = call_key(text), len(text)
-            del text  # as long as all that was said before: thousands wait for a batch
+            if key in self._refused:
+                raise self._refused[key]
             while (asking := self._asking.get(key)) is not None:
                 with self.live.waiting():
                     await asyncio.wait((asking,))
             earlier = None if self.earlier is None else self.earlier.find(model, call, payload, key)
             if earlier is not None:
                 check_answer(request, earlier[1])
-                self.tally.replayed += 1
+                self.tally.replayed += order not in self.live.again
                 return earlier
             self._asking[key] = asyncio.get_running_loop().create_future()
             try:
@@ -156,6 +159,8 @@ class Driver:
             finally:
                 self._asking.pop(key).set_result(None)
         except CallRejected as error:
+            if self._parks:
+                self._refused[key] = CallRejected(error.reason, str(error))
             raise RowDropped(error.reason, request.role, str(error)) from error
         return key, done
 
@@ -167,10 +172,12 @@ class Driver:
         `size` is the payload's bytes, which bound its input tokens from above.
         """
         try:
-            if seat.batches is not None:
-                price = None if seat.price is None else seat.price.share(seat.batches.share)
-                in_batch = partial(self._in_batch, seat, seat.batches, call.request, key, payload, order)
-                done, cost = await self._payments.pay(call, price, size, in_batch)
+            batches = seat.batches
+            if batches is not None:
+                price = None if seat.price is None else seat.price.share(batches.share)
+                in_batch = partial(self._in_batch, seat, batches, call.request, key, payload, order)
+                there = {"reserved": batches.holds(key), "owed": batches.has_sent(key)}
+                done, cost = await self._payments.pay(call, price, size, in_batch, **there)
                 if done is not None:
                     return done, cost
             by_itself = partial(self._persist, seat, call.request, payload, size // 4 + call.max_tokens, order)
@@ -185,7 +192,7 @@ class Driver:
     ) -> Completion | None:
         """The answer that a batch has; None: the call is to be sent by itself."""
         try:
-            done = await batches.ask(key, payload)
+            done = batches.ask(key, payload)
             return done and self._heard(seat, request, done, order)
         except (CallRejected, ModelStopped) as error:
             self._judge(seat, request, order, error)

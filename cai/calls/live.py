@@ -23,6 +23,7 @@ class Live:
         self._turns = 0  # without a change
         self._is_watched = False
         self._calls: list[Callable[[], object]] = []
+        self.again: set[int] = set()  # ages of the flows that are played again after a wait
 
     def on_quiet(self, call: Callable[[], object]) -> None:
         """Have `call` called whenever all have come to wait."""

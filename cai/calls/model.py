@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from cai.errors import CallRejected, ModelError, UsageError
+from cai.errors import CallRejected, ModelError, ModelStopped, UsageError
 from cai.records import Abilities, Completion, Request, Role, Sampling, Values
 
 
@@ -67,8 +68,20 @@ class Batching(Protocol):
 
     share: float  # what a call costs in a batch, of its price
 
-    async def ask(self, key: bytes, payload: Values) -> Completion | None:
-        """The answer to a call; None: it is to be sent by itself. Raises what `Model.send` may."""
+    def ask(self, key: bytes, payload: Values) -> Completion | None:
+        """The answer to a call; None: it is to be sent by itself. Raises what `Model.send` may, and Parked."""
+
+    def tell(self, key: bytes, arrival: asyncio.Future[None]) -> None:
+        """Have a future done once there is something for a call that was asked, or with why there will be nothing."""
+
+    def holds(self, key: bytes) -> bool:
+        """Whether a call was asked, and its answer is not taken."""
+
+    def has_sent(self, key: bytes) -> bool:
+        """Whether a batch may have the answer to a call."""
+
+    def on_stop(self, call: Callable[[ModelStopped], object]) -> None:
+        """Have `call` called with the error that ends all batches."""
 
     def stop(self, error: BaseException) -> None:
         """Give an error to all who wait for an answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from cai.calls.model import Call
+from cai.calls.parking import Parked
 from cai.calls.prices import Budget, Price, Tally
 from cai.errors import CallRejected, ModelError, ModelStopped
 from cai.folder.journal.store import Store
@@ -18,24 +19,36 @@ class Payments:
         self._budget, self._store, self._tally = budget, store, tally
 
     async def pay(
-        self, call: Call, price: Price | None, size: int, send: Callable[[], Awaitable[Completion | None]]
+        self,
+        call: Call,
+        price: Price | None,
+        size: int,
+        send: Callable[[], Awaitable[Completion | None]],
+        *,
+        reserved: bool = False,
+        owed: bool = False,
     ) -> tuple[Completion | None, float | None]:
         """Send a call; returns what it cost, too: None if the price is not known.
 
         `size` is the payload's bytes, which bound its input tokens from above. An answer of None costs nothing. Raises
-        BudgetReached if it could cost more than is left.
+        BudgetReached if it could cost more than is left. What it may cost stays set aside while it is parked. reserved:
+        that was done before. owed: it was sent by an earlier session, and is paid whatever is left.
         """
         worst = actual = 0.0
         if price is not None and any(price):
             worst = price.most(size, call.max_tokens)
-        if self._budget is not None:
-            await self._budget.reserve(worst)
+        if not reserved:
+            await self._reserve(worst, owed)
+        is_over = True
         try:
             done = await send()
             if done is None:
                 return None, None
             if price is not None and worst:
                 actual = price.of(done, worst)
+        except Parked:
+            is_over = False
+            raise
         except ModelError as error:
             refusal = error.__cause__ if isinstance(error, ModelStopped) else error  # which may have ended the run
             if isinstance(refusal, CallRejected) and refusal.billed and worst:
@@ -44,10 +57,18 @@ class Payments:
                     self._store.charge(actual)
             raise
         finally:
-            if self._budget is not None:
+            if self._budget is not None and is_over:
                 self._budget.settle(worst, actual)
             self._tally.cost += actual
         self._tally.answered += 1
         self._tally.input_tokens += done.input_tokens or 0
         self._tally.output_tokens += done.output_tokens or 0
         return done, None if price is None else actual
+
+    async def _reserve(self, worst: float, owed: bool) -> None:
+        if self._budget is None:
+            return
+        if owed:
+            self._budget.owe(worst)
+        else:
+            await self._budget.reserve(worst)

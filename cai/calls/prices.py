@@ -150,6 +150,11 @@ class Budget:
         self._reserved += worst
         self._open += 1
 
+    def owe(self, worst: float) -> None:
+        """Set `worst` USD aside for a call that is on its way already, whatever is left."""
+        self._reserved += worst
+        self._open += 1
+
     def settle(self, worst: float, actual: float) -> None:
         """Turn a reservation into what the call cost; 0 if it failed."""
         self._open -= 1

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from cai.calls.again import journals_of
+from cai.calls.batches.crowd import play_crowd
 from cai.calls.batches.waves import Batches
 from cai.calls.earlier import OtherRun
 from cai.calls.feed import Again, Feed, play_many
 from cai.calls.flow import Driver
 from cai.calls.live import Live
 from cai.calls.model import secrets_hidden
+from cai.calls.parking import Parked, Pause, play_through
 from cai.calls.prices import Budget, Tally
 from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
@@ -95,16 +97,14 @@ class Session(RunKind[Row]):
                     self.tally.waiting = "loading the model"
                     drivers = await self.begin(folder)
                     with self.live.busy():
-                        await self.prepare(drivers)
+                        await play_through(partial(self.prepare, drivers), self.live)
                     self.tally.waiting = ""
-                    workers = self._flows or most_in_flight(drivers)
                     feed: Feed[Place] | None = first
                     if is_read:
                         self.read = self.skipped = self.total or 0
                         feed = self._next(folder, drivers)
                     while feed is not None:
-                        play, passes = partial(self._play, folder, drivers, feed), partial(self._passes, folder)
-                        async with aclosing(play_many(feed, play, workers, passes, self.live)) as played:
+                        async with aclosing(self._played(folder, drivers, feed)) as played:
                             async for rows in played:
                                 for row in rows:
                                     yield self._finished(row)
@@ -120,6 +120,14 @@ class Session(RunKind[Row]):
                     raise
                 finally:
                     await self._end(folder, error)
+
+    def _played(self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place]) -> AsyncGenerator[list[Row], None]:
+        """What becomes of the items of a feed."""
+        play, passes = partial(self._play, folder, drivers, feed), partial(self._passes, folder)
+        if self._flows is not None:
+            return play_crowd(feed, play, self._flows, passes, self.live)
+        at_once: Any = play  # nothing waits for a batch
+        return play_many(feed, at_once, most_in_flight(drivers), passes, self.live)
 
     @contextmanager
     def _folder(self) -> Iterator[RunFolder]:
@@ -175,7 +183,9 @@ class Session(RunKind[Row]):
         self.skipped += 1
         return True
 
-    async def _play(self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place], place: Place) -> list[Row]:
+    async def _play(
+        self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place], place: Place
+    ) -> list[Row] | Pause[list[Row]]:
         """One item to its row, or to its place among the dropped."""
         position, item = place
         if self.enough(position):
@@ -188,22 +198,43 @@ class Session(RunKind[Row]):
             return []
         if pending is True:
             assert not isinstance(item, BadPrompt)
-            item = folder.named(item, position)
-            try:
-                row = await self.play(drivers, item, position)
-            except RowDropped as error:
-                pending = folder.dropped(item, position, error.stage, error.reason, error.detail, error.calls)
-            else:
-                await folder.keep(row, position, item)
-                self.kept(row)
-                return [row]
+            return await self._attempt(folder, drivers, folder.named(item, position), position)
         if isinstance(pending, Drop):
-            self.dropped[pending.reason] += 1
-            await folder.drop(pending)
-            log.debug("dropped %s (%s): %s", pending.id, pending.reason, pending.detail)
+            await self._drop(folder, pending)
         else:
             self.skipped += 1
         return []
+
+    async def _attempt(
+        self, folder: RunFolder, drivers: list[Driver], item: Any, position: int
+    ) -> list[Row] | Pause[list[Row]]:
+        """A usable item to its row, or to what it waits for until it is played again."""
+        try:
+            row = await self.play(drivers, item, position)
+        except Parked as parked:
+            return Pause(parked.arrival(), partial(self._again, folder, drivers, item, position))
+        except RowDropped as error:
+            drop = folder.dropped(item, position, error.stage, error.reason, error.detail, error.calls)
+            await self._drop(folder, drop)
+            return []
+        await folder.keep(row, position, item)
+        self.kept(row)
+        return [row]
+
+    async def _again(
+        self, folder: RunFolder, drivers: list[Driver], item: Any, position: int
+    ) -> list[Row] | Pause[list[Row]]:
+        """The same after a wait: the answers that it had are no news."""
+        self.live.again.add(position)
+        try:
+            return await self._attempt(folder, drivers, item, position)
+        finally:
+            self.live.again.discard(position)
+
+    async def _drop(self, folder: RunFolder, drop: Drop) -> None:
+        self.dropped[drop.reason] += 1
+        await folder.drop(drop)
+        log.debug("dropped %s (%s): %s", drop.id, drop.reason, drop.detail)
 
     def _count(self, item: Item) -> None:
         if self._retries:  # counted before

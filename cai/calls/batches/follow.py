@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 from cai.calls.batches.service import BatchService, Instead, Outcome, Standing
 from cai.calls.batches.spool import spool_path
 from cai.calls.limits import backoff
+from cai.calls.live import Live
 from cai.calls.prices import Tally
 from cai.errors import CallRejected, ModelBusy, ModelError, ModelFault, ModelStopped, ServerDown
 from cai.folder.journal.batches import CLEARED, COLLECTED, OPEN, Batch, BatchJournal
@@ -30,13 +31,14 @@ LIST_AGAIN = 60.0  # seconds until a batch that is not listed counts as never cr
 CROWDED_WAIT = 60.0  # seconds until calls are sent again of which too many were waiting at the provider
 PATIENCE = 300.0  # seconds in which the provider does not answer until the run stops
 REFUSALS = 5  # times that a batch is refused whose file was uploaded just before, and may not be known everywhere
-AT_ONCE = 256  # answers that are handed out before their flows go on
+AT_ONCE = 256  # answers that are read ahead of their flows
 
 
 class Desk(Protocol):
     """Where calls wait for what comes of batches."""
 
     service: BatchService
+    live: Live
     journal: BatchJournal
     store: Store
     folder: Path
@@ -51,7 +53,10 @@ class Desk(Protocol):
         """Whether somebody waits for one of these calls."""
 
     def give(self, key: bytes, outcome: Outcome) -> bool:
-        """Hand an outcome to whoever waits for it; whether somebody does."""
+        """Keep an outcome for whoever waits for it; whether somebody does."""
+
+    async def taken(self, most: int = 0) -> None:
+        """Returns once at most so many outcomes are left to be taken, or none was for long."""
 
     def forget(self, keys: Sequence[bytes]) -> None:
         """Note that a batch has nothing more for these calls."""
@@ -237,11 +242,12 @@ class Follower:
         instead = Instead.ONLINE if time.time() >= desk.deadline(batch) else Instead.MISSING
         while True:
             answered: dict[int, bool] = {}  # by place: whether somebody took it
-            await self._patiently(partial(self._hand_out, course, standing, answered))
-            lost = [key for place, key in enumerate(course.keys) if place not in answered]
-            for key in lost:
-                desk.give(key, instead)
-            await self._kept()
+            with desk.live.busy():  # the flows that go on wait for the others, so that all are one wave again
+                await self._patiently(partial(self._hand_out, course, standing, answered))
+                lost = [key for place, key in enumerate(course.keys) if place not in answered]
+                for key in lost:
+                    desk.give(key, instead)
+                await self._kept()
             taken = [course.keys[place] for place, is_taken in answered.items() if is_taken]
             self._settle(course, [*lost, *taken])
             if not desk.is_wanted(desk.journal.unsettled(batch)):
@@ -260,12 +266,11 @@ class Follower:
                 answered[place] = self._desk.give(course.keys[place], item)
                 count += 1
                 if count % AT_ONCE == 0:
-                    await asyncio.sleep(0)
+                    await self._desk.taken(AT_ONCE)
 
     async def _kept(self) -> None:
         """Returns once every answer that was handed out is on disk."""
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await self._desk.taken()
         await self._desk.store.committed()
 
     def _settle(self, course: Course, keys: Sequence[bytes]) -> None:

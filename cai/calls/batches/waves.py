@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import chain
 from math import inf
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from cai.calls.batches.follow import Course, Follower
 from cai.calls.batches.service import BatchService, Instead, Item, Outcome
 from cai.calls.batches.spool import FOLDER, Spool
 from cai.calls.live import Live
+from cai.calls.parking import Parked
 from cai.calls.prices import Tally
-from cai.errors import ModelBusy, ModelError, ModelFault
+from cai.errors import ModelBusy, ModelError, ModelFault, ModelStopped
 from cai.folder.journal.batches import COLLECTED, OPEN, Batch, BatchJournal
 from cai.folder.journal.store import Store
 from cai.records import Completion, Values
@@ -27,6 +30,8 @@ log = logging.getLogger("cai")
 MOST_AGE = 600.0  # seconds that a call waits for others whose flows still do something else
 CLOSING = 10.0  # seconds at the end for deleting files at the provider
 ATTEMPTS = 3  # waves in which a call is sent until its row is lost
+TAKING = 0.001  # seconds between two looks at what is left to be taken
+STUCK = 10.0  # seconds in which none of that is taken, until it counts as lost
 
 
 class Batches:
@@ -53,8 +58,11 @@ class Batches:
         self.store = store
         self.journal = BatchJournal(store.rows.db, store.rows.guard)
         self.most = service.most_calls
-        self._live = live
-        self._waiting: dict[bytes, asyncio.Future[Outcome]] = {}
+        self.live = live
+        self._waiting: dict[bytes, tuple[asyncio.Future[None], ...]] = {}  # by call: who is told
+        self._outcomes: dict[bytes, Outcome] = {}  # of calls, not taken yet
+        self._tries: dict[bytes, int] = {}  # waves that had no answer to a call
+        self._on_stop: list[Callable[[ModelStopped], object]] = []
         self._spools: dict[str, Spool] = {}  # by endpoint
         self._there: dict[bytes, Batch] = {}  # batches by the calls whose answers they may have
         self._wanted: dict[int, Batch] = {}  # those to be looked at
@@ -75,45 +83,62 @@ class Batches:
                 self._wanted[batch.id] = batch  # a kill came before its files were deleted
         live.on_quiet(self.flush)
 
-    async def ask(self, key: bytes, payload: Values) -> Completion | None:
+    def ask(self, key: bytes, payload: Values) -> Completion | None:
         """The answer to a call, as a batch has it; None: it is to be asked by itself.
 
-        Raises what the answer is instead, or after some waves that it was not answered.
+        Raises Parked if it has none yet, what the answer is instead, or after some waves that it was not answered.
         """
         endpoint = self.service.endpoint(payload)
         if endpoint is None:
             return None
-        tries = 0
-        while tries < ATTEMPTS:
-            if self._stopped is not None:
-                raise self._stopped
-            # Neither a context manager nor another coroutine: tens of thousands wait here, and each takes 0.3 KB.
-            future = self._sent(key, endpoint, payload)
-            self._live.add(-1)
+        if self._stopped is not None:
+            raise self._stopped
+        outcome = self._outcomes.pop(key, Instead.LATER)
+        if outcome is Instead.ONLINE:
+            self._tries.pop(key, None)
+            return None
+        if isinstance(outcome, Item):
             try:
-                outcome = await future
-            finally:
-                self._live.add(1)
-            if outcome is Instead.ONLINE:
-                return None
-            if outcome is Instead.LATER:
-                continue
-            fault: ModelError = ModelFault("the provider's batch has no answer to it", reached=True)
-            if isinstance(outcome, Item):
-                try:
-                    return self.service.read(payload, outcome)
-                except (ModelBusy, ModelFault) as error:
-                    fault = error
-            tries += 1
-            self.tally.retries += 1
-        raise ModelFault(f"{fault} ({counted(tries, 'wave')})", reached=True)
+                done = self.service.read(payload, outcome)
+            except (ModelBusy, ModelFault) as error:
+                self._miss(key, error)
+            else:
+                self._tries.pop(key, None)
+                return done
+        elif outcome is Instead.MISSING:
+            self._miss(key, ModelFault("the provider's batch has no answer to it", reached=True))
+        self._want(key, endpoint, payload)
+        raise Parked([(self, key)])
 
-    def _sent(self, key: bytes, endpoint: str, payload: Values) -> asyncio.Future[Outcome]:
-        """What will become of a call in the next wave."""
-        future = self._waiting.get(key)
-        if future is not None:
-            return future
-        future = self._waiting[key] = asyncio.get_running_loop().create_future()
+    def _miss(self, key: bytes, fault: ModelError) -> None:
+        """Count a wave that had no answer to a call; raises ModelFault if it was the last one."""
+        tries = self._tries[key] = self._tries.get(key, 0) + 1
+        self.tally.retries += 1
+        if tries >= ATTEMPTS:
+            del self._tries[key]
+            raise ModelFault(f"{fault} ({counted(tries, 'wave')})", reached=True)
+
+    def tell(self, key: bytes, arrival: asyncio.Future[None]) -> None:
+        """Have a future done once there is something for a call that was asked, or with why there will be nothing."""
+        waiting = self._waiting.get(key)
+        if self._stopped is None and waiting is not None:
+            self._waiting[key] = (*waiting, arrival)
+        elif not arrival.done():
+            _finish(arrival, self._stopped)
+
+    def holds(self, key: bytes) -> bool:
+        """Whether a call was asked, and its answer is not taken."""
+        return key in self._waiting or key in self._outcomes
+
+    def has_sent(self, key: bytes) -> bool:
+        """Whether a batch may have the answer to a call."""
+        return key in self._there
+
+    def _want(self, key: bytes, endpoint: str, payload: Values) -> None:
+        """See to it that the next wave, or the last one, answers a call."""
+        if key in self._waiting:
+            return
+        self._waiting[key] = ()
         batch = self._there.get(key)
         if batch is not None:
             self._wanted[batch.id] = batch
@@ -121,7 +146,6 @@ class Batches:
             self._gather(key, endpoint, payload)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(MOST_AGE, self.flush)
-        return future
 
     def _gather(self, key: bytes, endpoint: str, payload: Values) -> None:
         spool = self._spools.get(endpoint)
@@ -143,8 +167,9 @@ class Batches:
         for endpoint in list(self._spools):
             self._send(endpoint)
         self._wave = max((batch.wave for batch in self._there.values()), default=self._wave)
-        for number in list(self._wanted):
-            self._follow(self._wanted.pop(number), is_new=False)
+        for number in self._wanted.keys() - self._followed.keys():
+            batch = self._wanted.pop(number)
+            self._follow(batch, self.journal.keys(batch), is_new=False)
 
     def _send(self, endpoint: str) -> None:
         """Commit to send what has gathered for an endpoint, and begin to."""
@@ -155,12 +180,10 @@ class Batches:
         batch = self.journal.intend(spool.nonce, self.model, endpoint, spool.keys, self._wave + 1)
         self.store.flush()
         self._there.update(dict.fromkeys(spool.keys, batch))
-        self._follow(batch, is_new=True)
+        self._follow(batch, spool.keys, is_new=True)
 
-    def _follow(self, batch: Batch, *, is_new: bool) -> None:
-        if batch.id in self._followed:
-            return
-        course = self._courses[batch.id] = Course(batch, self.journal.keys(batch), is_new)
+    def _follow(self, batch: Batch, keys: list[bytes], *, is_new: bool) -> None:
+        course = self._courses[batch.id] = Course(batch, keys, is_new)
         task = asyncio.ensure_future(self._follower.follow(course))
         self._followed[batch.id] = task
         task.add_done_callback(lambda task: self._ended(batch, task))
@@ -174,6 +197,8 @@ class Batches:
         error = task.exception()
         if error is not None:
             self.stop(error)
+        elif batch.id in self._wanted:  # somebody came when it was just over
+            self.flush()
 
     # For the follower
 
@@ -186,13 +211,24 @@ class Batches:
         return any(key in self._waiting for key in keys)
 
     def give(self, key: bytes, outcome: Outcome) -> bool:
-        """Hand an outcome to whoever waits for it; whether somebody does."""
-        future = self._waiting.pop(key, None)
-        if future is None or future.done():
+        """Keep an outcome for whoever waits for it; whether somebody does."""
+        waiting = self._waiting.pop(key, None)
+        if waiting is None:
             return False
         self._there.pop(key, None)
-        future.set_result(outcome)
+        self._outcomes[key] = outcome
+        for arrival in waiting:
+            if not arrival.done():
+                arrival.set_result(None)
         return True
+
+    async def taken(self, most: int = 0) -> None:
+        """Returns once at most so many outcomes are left to be taken, or none was for long."""
+        left, since = len(self._outcomes), time.monotonic()
+        while left > most and self._stopped is None and time.monotonic() - since < STUCK:
+            await asyncio.sleep(TAKING)
+            if len(self._outcomes) != left:
+                left, since = len(self._outcomes), time.monotonic()
 
     def forget(self, keys: Sequence[bytes]) -> None:
         """Note that a batch has nothing more for these calls."""
@@ -203,11 +239,20 @@ class Batches:
 
     def stop(self, error: BaseException) -> None:
         """Give an error to all who wait, now or later; batches on their way stay with the provider."""
-        self._stopped = self._stopped or error
+        if self._stopped is not None:
+            return
+        self._stopped = error
         waiting, self._waiting = self._waiting, {}
-        for future in waiting.values():
-            if not future.done():
-                future.set_exception(error)
+        for arrival in chain.from_iterable(waiting.values()):
+            if not arrival.done():
+                _finish(arrival, error)
+        if isinstance(error, ModelStopped):
+            for call in self._on_stop:
+                call(error)
+
+    def on_stop(self, call: Callable[[ModelStopped], object]) -> None:
+        """Have `call` called with the error that ends all batches."""
+        self._on_stop.append(call)
 
     async def close(self) -> None:
         """Stop looking at batches, and say how many are left to a later session."""
@@ -226,6 +271,14 @@ class Batches:
         self._spools.clear()
         with suppress(OSError):
             (self.folder / FOLDER).rmdir()  # unless it holds a file that is to be sent
+
+
+def _finish(arrival: asyncio.Future[None], error: BaseException | None) -> None:
+    """Let somebody who waits go on, to see an error if there is one."""
+    if error is None:
+        arrival.set_result(None)
+    else:
+        arrival.set_exception(error)
 
 
 def remove_spools(folder: Path, journal: BatchJournal) -> None:

@@ -111,11 +111,11 @@ class RateRun(Run[Rating]):
 
     async def play(self, drivers: list[Driver], item: Entry, position: int) -> Rating:
         """One reply to its rating."""
-        await self.readable.admitted()
+        await self.readable.admitted(position)
         try:
             played = await drivers[0].play(item.id, position, self.rater.ask(item))
         except CaiError:  # this reply shows nothing of the model
-            self.readable.leave()
+            self.readable.leave(position)
             raise
         grade, rater = played.result, self.rater
         return Rating(

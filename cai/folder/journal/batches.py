@@ -67,7 +67,7 @@ class BatchJournal:
             created_at = time.time()
             added = self._db.execute(query, (nonce, model, endpoint, len(keys), wave, created_at, OPEN)).lastrowid
             assert added is not None
-            items = [(added, place, key) for place, key in enumerate(keys)]
+            items = ((added, place, key) for place, key in enumerate(keys))
             self._db.executemany("INSERT INTO batch_item VALUES (?, ?, ?, 0)", items)
         return Batch(added, nonce, model, endpoint, len(keys), wave, created_at)
 
@@ -93,4 +93,4 @@ class BatchJournal:
         """Note calls to which the batch has no answer that can be kept, if none is kept."""
         with self._guard:
             query = f"UPDATE batch_item SET failed = 1 WHERE {UNSETTLED} AND key = ?"
-            self._db.executemany(query, [(batch.id, key) for key in keys])
+            self._db.executemany(query, ((batch.id, key) for key in keys))

@@ -73,14 +73,14 @@ class Accepting:
         """Play a chain; raises Unreadable if the judge's answers about the first ones cannot be read."""
         readable = self.judging.readable
         with driver.live.waiting():
-            await readable.admitted()
+            await readable.admitted(position)
         try:
             played = await driver.play(item.id, position, flow)
         except CaiError:
-            readable.leave()
+            readable.leave(position)
             raise
         if not any(_votes_in(played.result.rounds)):
-            readable.leave()
+            readable.leave(position)
         return played
 
     def watch(self, row: Revision) -> None:

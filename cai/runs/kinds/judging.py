@@ -112,13 +112,13 @@ class Judging:
     async def ask(self, driver: Driver, item: Contest, position: int) -> Played[Verdict]:
         """The verdict on a pair; raises Unreadable if the answers to the first pairs cannot be read."""
         with driver.live.waiting():
-            await self.readable.admitted()
+            await self.readable.admitted(position)
         assert item.a is not None and item.b is not None
         flow = self.flow(Pair(item.messages, item.a, item.b), self._choose(item), weighted=self.all)
         try:
             return await driver.play(item.id, position, flow)
         except CaiError:  # this pair shows nothing of the judge
-            self.readable.leave()
+            self.readable.leave(position)
             raise
 
 

@@ -26,6 +26,7 @@ class JudgeCheck:
         self._masses: list[float] = []  # of the letters, for the first pairs
         self._read = 0
         self._permits = asyncio.Semaphore(CHECKED)  # pairs that may be asked about before the check
+        self._admitted: set[int] = set()  # their positions
         self._unreadable: Unreadable | None = None
 
     @property
@@ -33,18 +34,20 @@ class JudgeCheck:
         """How many pairs are asked about before the others; 0 if that does not matter."""
         return 0 if self._passed else CHECKED
 
-    async def admitted(self) -> None:
+    async def admitted(self, position: int) -> None:
         """Returns when the judge is known to be readable, or this pair is among the first; else raises Unreadable."""
-        if self._passed:
+        if self._passed or position in self._admitted:  # which may be played again after a wait
             return
         await self._permits.acquire()
         if self._passed or self._unreadable is not None:
             self._permits.release()  # lets the next one know, too
         if self._unreadable is not None:
             raise self._unreadable
+        self._admitted.add(position)
 
-    def leave(self) -> None:
+    def leave(self, position: int) -> None:
         """A pair that was admitted got no verdict: another may, or must see that the run is over."""
+        self._admitted.discard(position)
         if not self._passed:
             self._permits.release()
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from cai.calls.flow import Driver
 from cai.calls.live import Live
 from cai.calls.model import Model, spec_of, temperature_words
+from cai.calls.parking import foremost
 from cai.calls.prices import Price, total_usage
 from cai.calls.seats import Played
 from cai.engine.revise import Ask, sample
@@ -234,7 +235,7 @@ async def all_of(playing: Iterable[Awaitable[Played[T]]], live: Live) -> list[Pl
     errors = [each for each in results if isinstance(each, BaseException)]
     finished = [each for each in results if isinstance(each, Played)]
     if errors:
-        error = min(errors, key=lambda error: isinstance(error, RowDropped))  # first what ends the run
+        error = foremost(errors)
         if isinstance(error, RowDropped):
             error.calls += tuple(call for part in finished for call in part.calls)
         raise error

@@ -24,7 +24,7 @@ def votes(mass: float) -> tuple[Vote, ...]:
 
 async def waiting(check: JudgeCheck, count: int) -> list[asyncio.Task[None]]:
     """So many pairs, as far as the check lets them through."""
-    tasks = [asyncio.ensure_future(check.admitted()) for _ in range(count)]
+    tasks = [asyncio.ensure_future(check.admitted(number)) for number in range(count)]
     await asyncio.sleep(0.01)
     return tasks
 
@@ -50,7 +50,7 @@ def test_a_pair_without_a_verdict_makes_room_for_another() -> None:
         check = JudgeCheck(ADVICE)
         tasks = await waiting(check, CHECKED + 1)
         assert sum(task.done() for task in tasks) == CHECKED
-        check.leave()
+        check.leave(0)
         await asyncio.wait_for(asyncio.gather(*tasks), 1)
         assert all(task.done() for task in tasks)
 
@@ -70,9 +70,9 @@ def test_an_unreadable_judge_is_told_once_and_to_all_who_wait() -> None:
         assert result[:CHECKED] == [None] * CHECKED
         assert all(isinstance(error, Unreadable) for error in result[CHECKED:])
         check.watch(votes(0.1))  # a pair that was on its way
-        check.leave()
+        check.leave(0)
         with pytest.raises(Unreadable):
-            await check.admitted()
+            await check.admitted(CHECKED)
 
     asyncio.run(play())
 
