@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
 from functools import partial
@@ -18,19 +17,18 @@ from cai.calls.batches.waves import Batches
 from cai.calls.earlier import OtherRun
 from cai.calls.feed import Again, Feed, play_many
 from cai.calls.flow import Driver
-from cai.calls.live import Live
 from cai.calls.model import secrets_hidden
-from cai.calls.parking import Parked, Pause, play_through
+from cai.calls.parking import play_through
 from cai.calls.prices import Budget, Tally
-from cai.errors import CaiError, RowDropped, RunError, SourceError, Unreadable
+from cai.errors import CaiError, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
 from cai.folder.info import INTERRUPTED, seen_from
-from cai.folder.journal.inputs import digest_of, names_of
 from cai.folder.journal.store import cost_of
 from cai.folder.run import RunFolder
-from cai.records import BadPrompt, Drop, Item, Place, Values
+from cai.records import Place, Values
 from cai.runs.batching import close_batches, flows_at_once, open_batches
-from cai.runs.kind import Row, RunKind
+from cai.runs.items import Items
+from cai.runs.kind import Row
 from cai.runs.resume.follow import follow, is_through
 from cai.runs.seating import most_in_flight, seated
 from cai.texts.wording import none_usable, plural, telling
@@ -38,7 +36,7 @@ from cai.texts.wording import none_usable, plural, telling
 log = logging.getLogger("cai")
 
 
-class Session(RunKind[Row]):
+class Session(Items[Row]):
     """What is played and counted; nothing is asked or written before `rows` is read, once.
 
     cuts: whether training rows are cut at the end. also_cut: called after that. sharing: folders of other runs whose
@@ -46,18 +44,16 @@ class Session(RunKind[Row]):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.command_line: str | None = None  # of items that are in memory
         self.part_of: Path | None = None  # the folder of the command that plays it, if that is another
         self.cuts = self.command in CUTS
         self.also_cut: Callable[[], None] = lambda: None
         self.sharing: Sequence[Path] = ()
         self.tally = Tally()
-        self.live = Live()
         self._flows: int | None = None  # at once, if that does not follow from the models
         self._batches: dict[int, Batches] = {}  # by the ids of their models
         self.budget: Budget | None = None  # once the run has begun, if its cost is capped
-        self.read = self.skipped = self.finished = 0  # items read; finished by an earlier session; and by this one
-        self.dropped = Counter[str]()  # by reason
         self.info: Values = {}  # of run.json
         self.stopped: str | None = None
         self.resumable = True
@@ -68,10 +64,6 @@ class Session(RunKind[Row]):
         self._began = 0.0  # of all sessions together
         self._others: list[OtherRun] = []  # whose answers are used
         self._hidden = 0  # answers of earlier sessions that held a secret
-        self._seen = 0  # items, those of other shards, too
-        self._unusable: BadPrompt | None = None  # the first record that cannot be used, until one can
-        self._failed: dict[int, Any] = {}  # items that failed in an earlier session, by position: they come last
-        self._retries = False  # whether it is their turn
         self._once: Again[Place] | None = None  # the items of a source that can be read only once
 
     def be_part_of(self, folder: Path, command: str | None) -> None:
@@ -169,92 +161,6 @@ class Session(RunKind[Row]):
         self._batches = open_batches(folder, self.models, settings, self.identity, self.live, self.tally)
         common: Values = {"budget": self.budget, "tally": self.tally, "live": self.live, "others": self._others}
         return seated(self, folder, self._batches, common)
-
-    def _passes(self, folder: RunFolder, place: Place) -> bool:
-        """Count an item that an earlier session was through with; False for any other, which is to be played."""
-        position, item = place
-        if not self.is_own(position):
-            self._pass_by(folder, item, position)
-            return True
-        is_read = not self._retries and not self.enough(position) and folder.store.rows.state(position) is not None
-        if not is_read or folder.pending(item, position) is not False:
-            return False
-        self._count(item)
-        self.skipped += 1
-        return True
-
-    async def _play(
-        self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place], place: Place
-    ) -> list[Row] | Pause[list[Row]]:
-        """One item to its row, or to its place among the dropped."""
-        position, item = place
-        if self.enough(position):
-            feed.close()
-            return []
-        self._count(item)
-        pending = folder.pending(item, position)
-        if pending is True and not self._retries and folder.has_failed(position):
-            self._failed[position] = item
-            return []
-        if pending is True:
-            assert not isinstance(item, BadPrompt)
-            return await self._attempt(folder, drivers, folder.named(item, position), position)
-        if isinstance(pending, Drop):
-            await self._drop(folder, pending)
-        else:
-            self.skipped += 1
-        return []
-
-    async def _attempt(
-        self, folder: RunFolder, drivers: list[Driver], item: Any, position: int
-    ) -> list[Row] | Pause[list[Row]]:
-        """A usable item to its row, or to what it waits for until it is played again."""
-        try:
-            row = await self.play(drivers, item, position)
-        except Parked as parked:
-            return Pause(parked.arrival(), partial(self._again, folder, drivers, item, position))
-        except RowDropped as error:
-            drop = folder.dropped(item, position, error.stage, error.reason, error.detail, error.calls)
-            await self._drop(folder, drop)
-            return []
-        await folder.keep(row, position, item)
-        self.kept(row)
-        return [row]
-
-    async def _again(
-        self, folder: RunFolder, drivers: list[Driver], item: Any, position: int
-    ) -> list[Row] | Pause[list[Row]]:
-        """The same after a wait: the answers that it had are no news."""
-        self.live.again.add(position)
-        try:
-            return await self._attempt(folder, drivers, item, position)
-        finally:
-            self.live.again.discard(position)
-
-    async def _drop(self, folder: RunFolder, drop: Drop) -> None:
-        self.dropped[drop.reason] += 1
-        await folder.drop(drop)
-        log.debug("dropped %s (%s): %s", drop.id, drop.reason, drop.detail)
-
-    def _count(self, item: Item) -> None:
-        if self._retries:  # counted before
-            return
-        self.read += 1
-        self._look(item)
-
-    def _look(self, item: Item) -> None:
-        """Note whether any item so far can be used."""
-        self._seen += 1
-        if not isinstance(item, BadPrompt):
-            self._unusable = None
-        elif self._seen == 1:
-            self._unusable = item
-
-    def _pass_by(self, folder: RunFolder, item: Item, position: int) -> None:
-        """Note an item that another shard plays: it may be the first of its content, or with its id."""
-        self._look(item)
-        if not isinstance(item, BadPrompt):
-            folder.store.rows.pass_by(names_of(digest_of(item.key, item.messages), item.id), position)
 
     def _next(self, folder: RunFolder, drivers: list[Driver]) -> Feed[Place] | None:
         """The items that failed in an earlier session, once all others are through; then what comes up after that.
