@@ -12,9 +12,8 @@ from functools import partial
 
 from cai.calls.earlier import Earlier, OtherRun
 from cai.calls.limits import BUSY_PATIENCE, Limiter, backoff
-from cai.calls.live import Live
+from cai.calls.live import Live, foremost
 from cai.calls.model import Batching, Call, check_answer, lost_row, send_in_turn, spec_of
-from cai.calls.parking import foremost
 from cai.calls.payments import Payments
 from cai.calls.prices import Budget, Tally, total_usage
 from cai.calls.roles import Roles

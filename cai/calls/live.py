@@ -1,11 +1,20 @@
-"""Whether every flow that is played waits for somebody else: then what they wait for can be sent as one batch."""
+"""Flows that wait for somebody else: whether all do, and what is left of one that waits for a batch.
+
+Such a flow is given up, and played again from the journal once something has come for it. So it takes its item and a
+key, whatever has been said in it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from cai.errors import RowDropped
+
+T = TypeVar("T")
 
 # Turns of the event loop in which nothing changes until all count as waiting: a flow whose answer is there wakes one to
 # three turns later.
@@ -78,3 +87,55 @@ class Live:
         self.count(tasks)
         with self.waiting():
             yield
+
+
+class Tells(Protocol):
+    """What knows when an answer has come."""
+
+    def tell(self, key: bytes, arrival: asyncio.Future[None]) -> None:
+        """Have a future done once there is something for a call that was asked, or with why there will be nothing."""
+
+
+class Parked(Exception):
+    """A flow cannot go on before there is an answer; waits: to which calls, and which batches may have them."""
+
+    def __init__(self, waits: Sequence[tuple[Tells, bytes]]) -> None:
+        super().__init__("waits for a batch")
+        self.waits = waits
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Done as soon as there is an answer to one of the calls, or why there will be none.
+
+        Await it outside of the `except`: the error holds all that the flow was made of.
+        """
+        arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for batches, key in self.waits:
+            batches.tell(key, arrival)
+        return arrival
+
+
+@dataclass(frozen=True, slots=True)
+class Pause(Generic[T]):
+    """What is left of a flow that waits: when it can go on, and how it is played again."""
+
+    arrival: asyncio.Future[None]
+    resume: Callable[[], Coroutine[Any, Any, T | Pause[T]]]
+
+
+def foremost(errors: Sequence[BaseException]) -> BaseException:
+    """The error that counts of those of one flow: first what ends the run, then a wait, at last what drops the row."""
+    error = min(errors, key=lambda error: 2 * isinstance(error, RowDropped) + isinstance(error, Parked))
+    if isinstance(error, Parked):
+        return Parked([wait for each in errors if isinstance(each, Parked) for wait in each.waits])
+    return error
+
+
+async def play_through(play: Callable[[], Awaitable[T]], live: Live) -> T:
+    """Play until there is nothing to wait for."""
+    while True:
+        try:
+            return await play()
+        except Parked as parked:
+            arrival = parked.arrival()
+        with live.waiting():
+            await arrival

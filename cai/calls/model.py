@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from cai.calls.live import Tells
 from cai.errors import CallRejected, ModelError, ModelStopped, UsageError
 from cai.records import Abilities, Completion, Request, Role, Sampling, Values
 
@@ -63,16 +63,13 @@ class Model(Protocol):
         """Release what `start` took; safe to call twice."""
 
 
-class Batching(Protocol):
+class Batching(Tells, Protocol):
     """What sends calls to one model as batches."""
 
     share: float  # what a call costs in a batch, of its price
 
     def ask(self, key: bytes, payload: Values) -> Completion | None:
         """The answer to a call; None: it is to be sent by itself. Raises what `Model.send` may, and Parked."""
-
-    def tell(self, key: bytes, arrival: asyncio.Future[None]) -> None:
-        """Have a future done once there is something for a call that was asked, or with why there will be nothing."""
 
     def holds(self, key: bytes) -> bool:
         """Whether a call was asked, and its answer is not taken."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from cai.calls.live import Parked
 from cai.calls.model import Call
-from cai.calls.parking import Parked
 from cai.calls.prices import Budget, Price, Tally
 from cai.errors import CallRejected, ModelError, ModelStopped
 from cai.folder.journal.store import Store

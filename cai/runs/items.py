@@ -9,8 +9,7 @@ from typing import Any
 
 from cai.calls.feed import Feed
 from cai.calls.flow import Driver
-from cai.calls.live import Live
-from cai.calls.parking import Parked, Pause
+from cai.calls.live import Live, Parked, Pause
 from cai.errors import RowDropped
 from cai.folder.journal.inputs import digest_of, names_of
 from cai.folder.run import RunFolder

@@ -17,8 +17,8 @@ from cai.calls.batches.waves import Batches
 from cai.calls.earlier import OtherRun
 from cai.calls.feed import Again, Feed, play_many
 from cai.calls.flow import Driver
+from cai.calls.live import play_through
 from cai.calls.model import secrets_hidden
-from cai.calls.parking import play_through
 from cai.calls.prices import Budget, Tally
 from cai.errors import CaiError, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again

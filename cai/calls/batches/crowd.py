@@ -11,8 +11,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from cai.calls.feed import FINISH_WITHIN, Feed
-from cai.calls.live import Live
-from cai.calls.parking import Pause
+from cai.calls.live import Live, Pause
 from cai.errors import RunError
 
 T = TypeVar("T")

@@ -17,8 +17,7 @@ from pathlib import Path
 from cai.calls.batches.follow import Course, Follower
 from cai.calls.batches.service import BatchService, Instead, Item, Outcome
 from cai.calls.batches.spool import FOLDER, Spool
-from cai.calls.live import Live
-from cai.calls.parking import Parked
+from cai.calls.live import Live, Parked
 from cai.calls.prices import Tally
 from cai.errors import ModelBusy, ModelError, ModelFault, ModelStopped
 from cai.folder.journal.batches import COLLECTED, OPEN, Batch, BatchJournal

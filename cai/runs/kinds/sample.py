@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from cai.calls.flow import Driver
-from cai.calls.live import Live
+from cai.calls.live import Live, foremost
 from cai.calls.model import Model, spec_of, temperature_words
-from cai.calls.parking import foremost
 from cai.calls.prices import Price, total_usage
 from cai.calls.seats import Played
 from cai.engine.revise import Ask, sample
