@@ -13,7 +13,7 @@ from functools import partial
 from cai.calls.earlier import Earlier, OtherRun
 from cai.calls.limits import BUSY_PATIENCE, Limiter, backoff
 from cai.calls.live import Live, foremost
-from cai.calls.model import Batching, Call, check_answer, lost_row, send_in_turn, spec_of
+from cai.calls.model import Batching, Call, call_seed, check_answer, lost_row, send_in_turn, spec_of
 from cai.calls.payments import Payments
 from cai.calls.prices import Budget, Tally, total_usage
 from cai.calls.roles import Roles
@@ -29,7 +29,7 @@ from cai.errors import (
     RowDropped,
     ServerDown,
 )
-from cai.folder.journal.payloads import call_key
+from cai.folder.journal.payloads import call_key, canonical_call
 from cai.folder.journal.store import Store
 from cai.records import Completion, DropReason, Request, Role, Values
 
@@ -68,10 +68,7 @@ class Driver:
         self._asking: dict[bytes, asyncio.Future[None]] = {}  # calls on their way: an equal one waits for the answer
         self._halt: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done: send nothing more
         self._refused: dict[bytes, CallRejected] = {}  # calls of flows that may be played again after a wait
-        batched = [seat.batches for seat in seats.values() if seat.batches is not None]
-        self._parks = bool(batched)
-        for batches in batched:
-            batches.on_stop(self._stop)
+        self._parks = any(seat.batches is not None for seat in seats.values())
 
     async def play(self, row: str, order: int, flow: Flow[T]) -> Played[T]:
         """Play one flow to its end; `order` is its age, older flows go first.
@@ -131,12 +128,17 @@ class Driver:
 
     def question(self, request: Request, index: int, row: str) -> tuple[Call, Values, bytes]:
         """A request as it is put to the model of its role, and the text that its key is the hash of."""
-        return self.seats[request.role].question(request, index, row, self.seed)
+        seat = self.seats[request.role]
+        seed = call_seed(self.seed, seat.drawn_as(row), request.role, index)
+        call = Call(request, row, index, seed, seat.sampling, request.sample)
+        payload = seat.model.payload(call)
+        return call, payload, canonical_call(seat.model.provider, seat.model.name, payload, call.sample)
 
     async def _ask(self, request: Request, index: int, row: str, order: int) -> tuple[bytes, Completion]:
         """The completion of one request: from the store, or from the model and then stored."""
         seat = self.seats[request.role]
         model = seat.model
+        key = b""
         try:
             call, payload, text = self.question(request, index, row)
             key, size = call_key(text), len(text)
@@ -148,7 +150,7 @@ class Driver:
             earlier = None if self.earlier is None else self.earlier.find(model, call, payload, key)
             if earlier is not None:
                 check_answer(request, earlier[1])
-                self.tally.replayed += order not in self.live.again
+                self.tally.replayed += 1
                 return earlier
             self._asking[key] = asyncio.get_running_loop().create_future()
             try:
@@ -175,8 +177,7 @@ class Driver:
             if batches is not None:
                 price = None if seat.price is None else seat.price.share(batches.share)
                 in_batch = partial(self._in_batch, seat, batches, call.request, key, payload, order)
-                there = {"reserved": batches.holds(key), "owed": batches.has_sent(key)}
-                done, cost = await self._payments.pay(call, price, size, in_batch, **there)
+                done, cost = await self._payments.pay(call, price, size, in_batch, owed=batches.owes(key))
                 if done is not None:
                     return done, cost
             by_itself = partial(self._persist, seat, call.request, payload, size // 4 + call.max_tokens, order)

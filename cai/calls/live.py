@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cai.errors import RowDropped
 
@@ -32,7 +32,6 @@ class Live:
         self._turns = 0  # without a change
         self._is_watched = False
         self._calls: list[Callable[[], object]] = []
-        self.again: set[int] = set()  # ages of the flows that are played again after a wait
 
     def on_quiet(self, call: Callable[[], object]) -> None:
         """Have `call` called whenever all have come to wait."""
@@ -89,17 +88,10 @@ class Live:
             yield
 
 
-class Tells(Protocol):
-    """What knows when an answer has come."""
-
-    def tell(self, key: bytes, arrival: asyncio.Future[None]) -> None:
-        """Have a future done once there is something for a call that was asked, or with why there will be nothing."""
-
-
 class Parked(Exception):
-    """A flow cannot go on before there is an answer; waits: to which calls, and which batches may have them."""
+    """A flow cannot go on before there is an answer; waits: batches, and the keys of the calls that they answer."""
 
-    def __init__(self, waits: Sequence[tuple[Tells, bytes]]) -> None:
+    def __init__(self, waits: Sequence[tuple[Any, bytes]]) -> None:
         super().__init__("waits for a batch")
         self.waits = waits
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from cai.calls.live import Tells
-from cai.errors import CallRejected, ModelError, ModelStopped, UsageError
+from cai.errors import CallRejected, ModelError, UsageError
 from cai.records import Abilities, Completion, Request, Role, Sampling, Values
 
 
@@ -63,7 +63,7 @@ class Model(Protocol):
         """Release what `start` took; safe to call twice."""
 
 
-class Batching(Tells, Protocol):
+class Batching(Protocol):
     """What sends calls to one model as batches."""
 
     share: float  # what a call costs in a batch, of its price
@@ -71,17 +71,14 @@ class Batching(Tells, Protocol):
     def ask(self, key: bytes, payload: Values) -> Completion | None:
         """The answer to a call; None: it is to be sent by itself. Raises what `Model.send` may, and Parked."""
 
-    def holds(self, key: bytes) -> bool:
-        """Whether a call was asked, and its answer is not taken."""
+    def owes(self, key: bytes) -> bool | None:
+        """Whether an earlier session sent a call, whose cost is not set aside; None: nobody did."""
 
-    def has_sent(self, key: bytes) -> bool:
-        """Whether a batch may have the answer to a call."""
-
-    def on_stop(self, call: Callable[[ModelStopped], object]) -> None:
-        """Have `call` called with the error that ends all batches."""
+    def tell(self, key: bytes, arrival: asyncio.Future[None]) -> None:
+        """Have a future done once there is something for a call that was asked, be it an error that `ask` raises."""
 
     def stop(self, error: BaseException) -> None:
-        """Give an error to all who wait for an answer."""
+        """Have an error raised to whoever asks."""
 
 
 @runtime_checkable

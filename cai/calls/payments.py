@@ -25,20 +25,21 @@ class Payments:
         size: int,
         send: Callable[[], Awaitable[Completion | None]],
         *,
-        reserved: bool = False,
-        owed: bool = False,
+        owed: bool | None = None,
     ) -> tuple[Completion | None, float | None]:
         """Send a call; returns what it cost, too: None if the price is not known.
 
         `size` is the payload's bytes, which bound its input tokens from above. An answer of None costs nothing. Raises
-        BudgetReached if it could cost more than is left. What it may cost stays set aside while it is parked. reserved:
-        that was done before. owed: it was sent by an earlier session, and is paid whatever is left.
+        BudgetReached if it could cost more than is left. What it may cost stays set aside while it is parked. owed: it
+        was sent by an earlier session, and is paid whatever is left; False: it was sent, and that is set aside.
         """
         worst = actual = 0.0
         if price is not None and any(price):
             worst = price.most(size, call.max_tokens)
-        if not reserved:
-            await self._reserve(worst, owed)
+        if self._budget is not None and owed is None:
+            await self._budget.reserve(worst)
+        elif self._budget is not None and owed:
+            self._budget.owe(worst)
         is_over = True
         try:
             done = await send()
@@ -64,11 +65,3 @@ class Payments:
         self._tally.input_tokens += done.input_tokens or 0
         self._tally.output_tokens += done.output_tokens or 0
         return done, None if price is None else actual
-
-    async def _reserve(self, worst: float, owed: bool) -> None:
-        if self._budget is None:
-            return
-        if owed:
-            self._budget.owe(worst)
-        else:
-            await self._budget.reserve(worst)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 from cai.calls.batches.waves import Batches, left_at_provider, remove_spools
@@ -23,7 +21,7 @@ from cai.records import Object
 from cai.texts.wording import counted, listed
 
 log = logging.getLogger("cai")
-LIVE = 50_000  # flows at once: each takes a kilobyte and its texts, and a file holds as many calls
+FLOWS = 50_000  # at once: each takes 2 KB while it waits, and a file of OpenAI's holds as many calls
 
 
 def check_batches(models: Sequence[Model]) -> None:
@@ -77,20 +75,3 @@ async def close_batches(folder: RunFolder, opened: Mapping[int, Batches]) -> Non
     if left:
         are = "batch is" if len(left) == 1 else "batches are"
         log.warning("%d %s in progress at the provider; the same command picks up the answers", len(left), are)
-
-
-def most_flows(run: Any) -> int:
-    """How many flows of a run may live at once if calls go in batches."""
-    roles = max(len(players) for players, _, _ in run.seats())
-    return max(1, LIVE // roles)
-
-
-async def flows_at_once(run: Any) -> int | None:
-    """How many flows live at once, if calls go in batches: all that one file has room for."""
-    if not run.settings.batch:
-        return None
-    most = most_flows(run)
-    total: int | None = run.total
-    if total is None:
-        return max(1, await asyncio.to_thread(lambda: sum(1 for _ in islice(run.own(), most))))
-    return min(most, max(1, total))

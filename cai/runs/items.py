@@ -73,7 +73,7 @@ class Items(RunKind[Row]):
         try:
             row = await self.play(drivers, item, position)
         except Parked as parked:
-            return Pause(parked.arrival(), partial(self._again, folder, drivers, item, position))
+            return Pause(parked.arrival(), partial(self._attempt, folder, drivers, item, position))
         except RowDropped as error:
             drop = folder.dropped(item, position, error.stage, error.reason, error.detail, error.calls)
             await self._drop(folder, drop)
@@ -81,16 +81,6 @@ class Items(RunKind[Row]):
         await folder.keep(row, position, item)
         self.kept(row)
         return [row]
-
-    async def _again(
-        self, folder: RunFolder, drivers: list[Driver], item: Any, position: int
-    ) -> list[Row] | Pause[list[Row]]:
-        """The same after a wait: the answers that it had are no news."""
-        self.live.again.add(position)
-        try:
-            return await self._attempt(folder, drivers, item, position)
-        finally:
-            self.live.again.discard(position)
 
     async def _drop(self, folder: RunFolder, drop: Drop) -> None:
         self.dropped[drop.reason] += 1

@@ -21,7 +21,7 @@ from cai.errors import CallRejected, RowDropped
 from cai.folder.journal.payloads import call_key
 from cai.folder.journal.store import Store
 from cai.records import BadPrompt, Completion, Item, Request, Role
-from cai.runs.batching import most_flows
+from cai.runs.batching import FLOWS
 from cai.runs.resume.answered import Answered
 from cai.runs.run import Run
 
@@ -175,7 +175,7 @@ async def rehearse(run: Plannable, likely: Counts, most: Counts) -> Rehearsal:
                 if status == "new":
                     await _rehearse(part, item, position, likely, TYPICAL_ANSWER, set(), folders, waves)
                     await _rehearse(part, item, position, most, 1.0, set(), folders, Counter())
-            waves[part.out] *= math.ceil(statuses["new"] / most_flows(part))
+            waves[part.out] *= math.ceil(statuses["new"] / FLOWS)
             if 0 < part.asked_first < statuses["new"]:  # the others wait for what these show
                 waves[part.out] *= 2
     return Rehearsal(statuses, before + waves.total())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.calls.again import journals_of
-from cai.calls.batches.crowd import play_crowd
+from cai.calls.batches.crowd import Crowd
 from cai.calls.batches.waves import Batches
 from cai.calls.earlier import OtherRun
 from cai.calls.feed import Again, Feed, play_many
@@ -26,7 +26,7 @@ from cai.folder.info import INTERRUPTED, seen_from
 from cai.folder.journal.store import cost_of
 from cai.folder.run import RunFolder
 from cai.records import Place, Values
-from cai.runs.batching import close_batches, flows_at_once, open_batches
+from cai.runs.batching import FLOWS, close_batches, open_batches
 from cai.runs.items import Items
 from cai.runs.kind import Row
 from cai.runs.resume.follow import follow, is_through
@@ -51,7 +51,6 @@ class Session(Items[Row]):
         self.also_cut: Callable[[], None] = lambda: None
         self.sharing: Sequence[Path] = ()
         self.tally = Tally()
-        self._flows: int | None = None  # at once, if that does not follow from the models
         self._batches: dict[int, Batches] = {}  # by the ids of their models
         self.budget: Budget | None = None  # once the run has begun, if its cost is capped
         self.info: Values = {}  # of run.json
@@ -78,7 +77,6 @@ class Session(Items[Row]):
         self.tally.waiting = f"reading the {plural(self.unit)}"
         with closing(Feed(self.items())) as first:
             await first.first()  # a source that holds nothing leaves no folder behind
-            self._flows = await flows_at_once(self)
             with self._folder() as folder:
                 await follow(self, folder)
                 is_read = is_through(self, folder)
@@ -116,8 +114,8 @@ class Session(Items[Row]):
     def _played(self, folder: RunFolder, drivers: list[Driver], feed: Feed[Place]) -> AsyncGenerator[list[Row], None]:
         """What becomes of the items of a feed."""
         play, passes = partial(self._play, folder, drivers, feed), partial(self._passes, folder)
-        if self._flows is not None:
-            return play_crowd(feed, play, self._flows, passes, self.live)
+        if self.settings.batch:
+            return Crowd(feed, play, FLOWS, passes, self.live).results()
         at_once: Any = play  # nothing waits for a batch
         return play_many(feed, at_once, most_in_flight(drivers), passes, self.live)
 

@@ -12,16 +12,14 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from cai.calls.batches.service import BatchService, Instead, Outcome, Standing
+from cai.calls.batches.desk import Desk
+from cai.calls.batches.service import Instead, Standing
 from cai.calls.batches.spool import spool_path
 from cai.calls.limits import backoff
-from cai.calls.live import Live
-from cai.calls.prices import Tally
 from cai.errors import CallRejected, ModelBusy, ModelError, ModelFault, ModelStopped, ServerDown
-from cai.folder.journal.batches import CLEARED, COLLECTED, OPEN, Batch, BatchJournal
-from cai.folder.journal.store import Store
+from cai.folder.journal.batches import CLEARED, COLLECTED, OPEN, Batch
 from cai.texts.wording import counted
 
 T = TypeVar("T")
@@ -32,34 +30,6 @@ CROWDED_WAIT = 60.0  # seconds until calls are sent again of which too many were
 PATIENCE = 300.0  # seconds in which the provider does not answer until the run stops
 REFUSALS = 5  # times that a batch is refused whose file was uploaded just before, and may not be known everywhere
 AT_ONCE = 256  # answers that are read ahead of their flows
-
-
-class Desk(Protocol):
-    """Where calls wait for what comes of batches."""
-
-    service: BatchService
-    live: Live
-    journal: BatchJournal
-    store: Store
-    folder: Path
-    tally: Tally
-    most: int
-    is_crowded: bool
-
-    def deadline(self, batch: Batch) -> float:
-        """When what a batch has not answered is asked online, in unix time."""
-
-    def is_wanted(self, keys: Sequence[bytes]) -> bool:
-        """Whether somebody waits for one of these calls."""
-
-    def give(self, key: bytes, outcome: Outcome) -> bool:
-        """Keep an outcome for whoever waits for it; whether somebody does."""
-
-    async def taken(self, most: int = 0) -> None:
-        """Returns once at most so many outcomes are left to be taken, or none was for long."""
-
-    def forget(self, keys: Sequence[bytes]) -> None:
-        """Note that a batch has nothing more for these calls."""
 
 
 @dataclass(slots=True)

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import chain
-from math import inf
 from pathlib import Path
 
+from cai.calls.batches.desk import Desk
 from cai.calls.batches.follow import Course, Follower
-from cai.calls.batches.service import BatchService, Instead, Item, Outcome
+from cai.calls.batches.service import BatchService, Instead, Item
 from cai.calls.batches.spool import FOLDER, Spool
 from cai.calls.live import Live, Parked
 from cai.calls.prices import Tally
-from cai.errors import ModelBusy, ModelError, ModelFault, ModelStopped
+from cai.errors import ModelBusy, ModelError, ModelFault
 from cai.folder.journal.batches import COLLECTED, OPEN, Batch, BatchJournal
 from cai.folder.journal.store import Store
 from cai.records import Completion, Values
@@ -29,16 +26,10 @@ log = logging.getLogger("cai")
 MOST_AGE = 600.0  # seconds that a call waits for others whose flows still do something else
 CLOSING = 10.0  # seconds at the end for deleting files at the provider
 ATTEMPTS = 3  # waves in which a call is sent until its row is lost
-TAKING = 0.001  # seconds between two looks at what is left to be taken
-STUCK = 10.0  # seconds in which none of that is taken, until it counts as lost
 
 
-class Batches:
-    """The batches of one model in a run folder.
-
-    wait: seconds after which what a batch has not answered is asked online. most: calls of a file, which becomes
-    smaller if too much waits at the provider.
-    """
+class Batches(Desk):
+    """The batches of one model in a run folder; share: what a call costs in one, of its price."""
 
     def __init__(
         self,
@@ -51,31 +42,20 @@ class Batches:
         wait: float | None,
         share: float,
     ) -> None:
-        self.model, self.service, self.folder, self.tally = model, service, folder, tally
-        self.wait = inf if wait is None else wait
-        self.share = share
-        self.store = store
-        self.journal = BatchJournal(store.rows.db, store.rows.guard)
-        self.most = service.most_calls
-        self.live = live
-        self._waiting: dict[bytes, tuple[asyncio.Future[None], ...]] = {}  # by call: who is told
-        self._outcomes: dict[bytes, Outcome] = {}  # of calls, not taken yet
+        super().__init__(service, store, folder, live, tally, wait)
+        self.model, self.share = model, share
         self._tries: dict[bytes, int] = {}  # waves that had no answer to a call
-        self._on_stop: list[Callable[[ModelStopped], object]] = []
         self._spools: dict[str, Spool] = {}  # by endpoint
-        self._there: dict[bytes, Batch] = {}  # batches by the calls whose answers they may have
         self._wanted: dict[int, Batch] = {}  # those to be looked at
         self._followed: dict[int, asyncio.Task[None]] = {}
         self._courses: dict[int, Course] = {}  # of those that are followed
-        self._stopped: BaseException | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.is_crowded = False  # too much waited at the provider
         self._follower = Follower(self)
         self._wave = 0
         for batch in self.journal.batches(model):
             self._wave = max(self._wave, batch.wave)
             keys = self.journal.unsettled(batch) if batch.state == OPEN else []
-            self._there.update(dict.fromkeys(keys, batch))
+            self.there.update(dict.fromkeys(keys, batch))
             if batch.state == OPEN and not keys:
                 batch.state = COLLECTED
             if batch.state == COLLECTED:
@@ -90,9 +70,9 @@ class Batches:
         endpoint = self.service.endpoint(payload)
         if endpoint is None:
             return None
-        if self._stopped is not None:
-            raise self._stopped
-        outcome = self._outcomes.pop(key, Instead.LATER)
+        if self.stopped is not None:
+            raise self.stopped
+        outcome = self.outcomes.pop(key, Instead.LATER)
         if outcome is Instead.ONLINE:
             self._tries.pop(key, None)
             return None
@@ -117,28 +97,12 @@ class Batches:
             del self._tries[key]
             raise ModelFault(f"{fault} ({counted(tries, 'wave')})", reached=True)
 
-    def tell(self, key: bytes, arrival: asyncio.Future[None]) -> None:
-        """Have a future done once there is something for a call that was asked, or with why there will be nothing."""
-        waiting = self._waiting.get(key)
-        if self._stopped is None and waiting is not None:
-            self._waiting[key] = (*waiting, arrival)
-        elif not arrival.done():
-            _finish(arrival, self._stopped)
-
-    def holds(self, key: bytes) -> bool:
-        """Whether a call was asked, and its answer is not taken."""
-        return key in self._waiting or key in self._outcomes
-
-    def has_sent(self, key: bytes) -> bool:
-        """Whether a batch may have the answer to a call."""
-        return key in self._there
-
     def _want(self, key: bytes, endpoint: str, payload: Values) -> None:
         """See to it that the next wave, or the last one, answers a call."""
-        if key in self._waiting:
+        if key in self.waiting:
             return
-        self._waiting[key] = ()
-        batch = self._there.get(key)
+        self.waiting[key] = ()
+        batch = self.there.get(key)
         if batch is not None:
             self._wanted[batch.id] = batch
         else:
@@ -165,7 +129,7 @@ class Batches:
             self._timer = None
         for endpoint in list(self._spools):
             self._send(endpoint)
-        self._wave = max((batch.wave for batch in self._there.values()), default=self._wave)
+        self._wave = max((batch.wave for batch in self.there.values()), default=self._wave)
         for number in self._wanted.keys() - self._followed.keys():
             batch = self._wanted.pop(number)
             self._follow(batch, self.journal.keys(batch), is_new=False)
@@ -178,7 +142,7 @@ class Batches:
         spool.finish()
         batch = self.journal.intend(spool.nonce, self.model, endpoint, spool.keys, self._wave + 1)
         self.store.flush()
-        self._there.update(dict.fromkeys(spool.keys, batch))
+        self.there.update(dict.fromkeys(spool.keys, batch))
         self._follow(batch, spool.keys, is_new=True)
 
     def _follow(self, batch: Batch, keys: list[bytes], *, is_new: bool) -> None:
@@ -199,59 +163,17 @@ class Batches:
         elif batch.id in self._wanted:  # somebody came when it was just over
             self.flush()
 
-    # For the follower
-
-    def deadline(self, batch: Batch) -> float:
-        """When what a batch has not answered is asked online, in unix time."""
-        return batch.created_at + self.wait
-
-    def is_wanted(self, keys: Sequence[bytes]) -> bool:
-        """Whether somebody waits for one of these calls."""
-        return any(key in self._waiting for key in keys)
-
-    def give(self, key: bytes, outcome: Outcome) -> bool:
-        """Keep an outcome for whoever waits for it; whether somebody does."""
-        waiting = self._waiting.pop(key, None)
-        if waiting is None:
-            return False
-        self._there.pop(key, None)
-        self._outcomes[key] = outcome
-        for arrival in waiting:
-            if not arrival.done():
-                arrival.set_result(None)
-        return True
-
-    async def taken(self, most: int = 0) -> None:
-        """Returns once at most so many outcomes are left to be taken, or none was for long."""
-        left, since = len(self._outcomes), time.monotonic()
-        while left > most and self._stopped is None and time.monotonic() - since < STUCK:
-            await asyncio.sleep(TAKING)
-            if len(self._outcomes) != left:
-                left, since = len(self._outcomes), time.monotonic()
-
-    def forget(self, keys: Sequence[bytes]) -> None:
-        """Note that a batch has nothing more for these calls."""
-        for key in keys:
-            self._there.pop(key, None)
-
     # The end
 
     def stop(self, error: BaseException) -> None:
-        """Give an error to all who wait, now or later; batches on their way stay with the provider."""
-        if self._stopped is not None:
-            return
-        self._stopped = error
-        waiting, self._waiting = self._waiting, {}
-        for arrival in chain.from_iterable(waiting.values()):
-            if not arrival.done():
-                _finish(arrival, error)
-        if isinstance(error, ModelStopped):
-            for call in self._on_stop:
-                call(error)
+        """Have an error raised to whoever asks; batches on their way stay with the provider.
 
-    def on_stop(self, call: Callable[[ModelStopped], object]) -> None:
-        """Have `call` called with the error that ends all batches."""
-        self._on_stop.append(call)
+        One of those who wait is woken, so that the run hears of it.
+        """
+        if self.stopped is None:
+            self.stopped = error
+            for key in list(self.waiting)[:1]:
+                self.wake(key)
 
     async def close(self) -> None:
         """Stop looking at batches, and say how many are left to a later session."""
@@ -270,14 +192,6 @@ class Batches:
         self._spools.clear()
         with suppress(OSError):
             (self.folder / FOLDER).rmdir()  # unless it holds a file that is to be sent
-
-
-def _finish(arrival: asyncio.Future[None], error: BaseException | None) -> None:
-    """Let somebody who waits go on, to see an error if there is one."""
-    if error is None:
-        arrival.set_result(None)
-    else:
-        arrival.set_exception(error)
 
 
 def remove_spools(folder: Path, journal: BatchJournal) -> None:

@@ -12,17 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
-
 from cai.calls.batches.service import Frame, Item, Standing
-from cai.errors import CallRejected, ModelStopped
 from cai.folder.journal.batches import Batch
 from cai.models.remote.batch.wire import CLOCKS_APART, READ, Gone, Wire, body_of
 from cai.models.remote.envelope import known
 from cai.records import Values
 
 PATH = "/v1/messages/batches"
-PAGE = 100
 RAW = "X-Stainless-Raw-Response"  # asks the SDK for an answer whose body is not read yet
 LOOK_AGAIN = 10.0  # seconds between two looks at a batch that may be ours
 STATUSES = {  # of HTTP, by the type of an error
@@ -34,21 +30,23 @@ STATUSES = {  # of HTTP, by the type of an error
 class AnthropicBatches(Wire):
     """The batches of a Claude model."""
 
-    package = "anthropic"
+    package, cursor = "anthropic", "after_id"
     most_calls = 100_000
     most_bytes = 256 * 10**6
     frame = Frame(b'{"requests":[', b",", b"]}")
+
+    @property
+    def batches(self) -> Any:
+        """What the SDK asks about batches."""
+        return self.client.messages.batches.with_streaming_response
 
     def endpoint(self, payload: Values) -> str | None:
         """The path of a call."""
         return "/v1/messages"
 
-    def line(self, nonce: str, place: int, endpoint: str, payload: Values) -> bytes:
-        """A call as one of a batch."""
-        try:
-            return orjson.dumps({"custom_id": f"{nonce[:8]}-{place}", "params": payload})
-        except orjson.JSONEncodeError as error:
-            raise CallRejected("model_error", f"the request cannot be written as JSON: {error}") from None
+    def named(self, nonce: str, place: int, endpoint: str, payload: Values) -> Values:
+        """A call with its name."""
+        return {"custom_id": f"{nonce[:8]}-{place}", "params": payload}
 
     def place(self, nonce: str, name: str) -> int | None:
         """The place of a call by its name."""
@@ -89,26 +87,14 @@ class AnthropicBatches(Wire):
         return None
 
     async def _candidates(self, batch: Batch) -> AsyncIterator[str]:
-        after: dict[str, str] = {}
-        while True:
-            page = await self.json(self._batches.list(limit=PAGE, **after))
-            entries = [entry for entry in page.get("data") or [] if isinstance(entry, dict) and "id" in entry]
-            for entry in entries:
-                created = _time(entry.get("created_at"))
-                if created < batch.created_at - CLOCKS_APART:
-                    return
-                if _total(entry) == batch.calls:
-                    yield str(entry["id"])
-            if not entries or not page.get("has_more"):
+        async for listed in self.listed(self.batches):
+            if _time(listed.get("created_at")) < batch.created_at - CLOCKS_APART:
                 return
-            after = {"after_id": str(entries[-1]["id"])}
+            if _total(listed) == batch.calls:
+                yield str(listed["id"])
 
-    async def look(self, name: str) -> Standing:
+    def standing(self, batch: Values) -> Standing:
         """How far a batch is."""
-        try:
-            batch = await self.json(self._batches.retrieve(name))
-        except Gone:
-            return Standing(is_over=True)
         counts = known(batch.get("request_counts"))
         waiting = counts.get("processing")
         done = _total(batch) - (waiting if type(waiting) is int else 0)
@@ -122,19 +108,10 @@ class AnthropicBatches(Wire):
                 async for line in self.lines(self._asked("get", f"{PATH}/{name}/results", {})):
                     yield str(line.get("custom_id")), _item(known(line.get("result")))
 
-    async def cancel(self, name: str) -> None:
-        """Have a batch end early; one that is over already is left alone."""
-        with suppress(CallRejected, ModelStopped):
-            await self.json(self._batches.cancel(name))
-
     async def delete(self, batch: Batch, standing: Standing) -> None:
         """Delete a batch with its results, which are kept for 29 days otherwise."""
         with suppress(Gone):
-            await self.json(self._batches.delete(batch.name))
-
-    @property
-    def _batches(self) -> Any:
-        return self.client.messages.batches.with_streaming_response
+            await self.json(self.batches.delete(batch.name))
 
 
 async def _parts(file: IO[bytes]) -> AsyncIterator[bytes]:

@@ -5,15 +5,12 @@ A batch has metadata, by which one is found whose name was never heard.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from cai.calls.batches.service import Frame, Item, Standing
-from cai.errors import CallRejected, ModelStopped
 from cai.folder.journal.batches import Batch
 from cai.models.remote.batch.wire import CLOCKS_APART, Gone, Wire, body_of
 from cai.models.remote.envelope import known
@@ -23,13 +20,12 @@ from cai.records import Values
 OVER = ("completed", "failed", "expired", "cancelled")
 UNANSWERED = ("batch_expired", "batch_cancelled", "batch_canceled")
 CROWDED = "token_limit_exceeded"  # more tokens wait at the provider than this account may have there
-PAGE = 100
 
 
 class OpenAIBatches(Wire):
     """The batches of a model behind OpenAI's protocol."""
 
-    package = "openai"
+    package, cursor = "openai", "after"
     most_calls = 50_000
     most_bytes = 200 * 10**6
     frame = Frame(b"", b"\n", b"\n")
@@ -39,16 +35,18 @@ class OpenAIBatches(Wire):
         self._version = "" if model.preset.name == "azure" else "/v1"
         self._path_of = model.path
 
+    @property
+    def batches(self) -> Any:
+        """What the SDK asks about batches."""
+        return self.client.batches.with_streaming_response
+
     def endpoint(self, payload: Values) -> str | None:
         """The path of a call; None for typed questions, which no batch takes."""
         return None if "questions" in payload else self._version + self._path_of(payload)
 
-    def line(self, nonce: str, place: int, endpoint: str, payload: Values) -> bytes:
-        """A call as a line of a file."""
-        try:
-            return orjson.dumps({"custom_id": str(place), "method": "POST", "url": endpoint, "body": payload})
-        except orjson.JSONEncodeError as error:
-            raise CallRejected("model_error", f"the request cannot be written as JSON: {error}") from None
+    def named(self, nonce: str, place: int, endpoint: str, payload: Values) -> Values:
+        """A call with its name."""
+        return {"custom_id": str(place), "method": "POST", "url": endpoint, "body": payload}
 
     def place(self, nonce: str, name: str) -> int | None:
         """The place of a call by its name."""
@@ -58,7 +56,7 @@ class OpenAIBatches(Wire):
         """Upload a file, or find it."""
         name = f"cai-{batch.nonce}.jsonl"
         if again:
-            async for file in self._listed(self.client.files, purpose="batch"):
+            async for file in self.listed(self.client.files.with_streaming_response, purpose="batch"):
                 if file.get("filename") == name:
                     return str(file["id"])
         with open(path, "rb") as content:
@@ -69,7 +67,7 @@ class OpenAIBatches(Wire):
 
     async def create(self, path: Path, batch: Batch) -> str:
         """Create a batch of an uploaded file."""
-        created = self.client.batches.with_streaming_response.create(
+        created = self.batches.create(
             input_file_id=batch.file,
             endpoint=batch.endpoint,
             completion_window="24h",
@@ -79,31 +77,15 @@ class OpenAIBatches(Wire):
 
     async def find(self, batch: Batch) -> str | None:
         """The batch with this nonce among those made since."""
-        async for listed in self._listed(self.client.batches):
+        async for listed in self.listed(self.batches):
             if known(listed.get("metadata")).get("cai") == batch.nonce:
                 return str(listed["id"])
             if float(listed.get("created_at") or 0) < batch.created_at - CLOCKS_APART:
                 break
         return None
 
-    async def _listed(self, kind: Any, **query: str) -> AsyncIterator[Values]:
-        """What a list holds, the newest first, page by page."""
-        after: dict[str, str] = {}
-        while True:
-            page = await self.json(kind.with_streaming_response.list(limit=PAGE, **query, **after))
-            entries = [entry for entry in page.get("data") or [] if isinstance(entry, dict) and "id" in entry]
-            for entry in entries:
-                yield entry
-            if not entries or not page.get("has_more"):
-                return
-            after = {"after": str(entries[-1]["id"])}
-
-    async def look(self, name: str) -> Standing:
+    def standing(self, batch: Values) -> Standing:
         """How far a batch is."""
-        try:
-            batch = await self.json(self.client.batches.with_streaming_response.retrieve(name))
-        except Gone:
-            return Standing(is_over=True)
         counts = known(batch.get("request_counts"))
         done = sum(count for count in (counts.get("completed"), counts.get("failed")) if type(count) is int)
         status = batch.get("status")
@@ -121,11 +103,6 @@ class OpenAIBatches(Wire):
             with suppress(Gone):
                 async for line in self.lines(self.client.files.with_streaming_response.content(file)):
                     yield str(line.get("custom_id")), _item(line)
-
-    async def cancel(self, name: str) -> None:
-        """Have a batch end early; one that is over already is left alone."""
-        with suppress(CallRejected, ModelStopped):
-            await self.json(self.client.batches.with_streaming_response.cancel(name))
 
     async def delete(self, batch: Batch, standing: Standing) -> None:
         """Delete what was uploaded, and the results."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, ClassVar
 
 import orjson
 from yarl import URL
 
-from cai.calls.batches.service import Item
-from cai.errors import CallRejected, ModelError
+from cai.calls.batches.service import Item, Standing
+from cai.errors import CallRejected, ModelError, ModelStopped
 from cai.models.remote.anthropic import AnthropicModel
 from cai.models.remote.batch.sdk import open_client
 from cai.models.remote.failures import loads, read_error
@@ -22,6 +22,7 @@ from cai.records import Completion, Values
 CLOCKS_APART = 300.0  # seconds by which a provider's clock may be behind ours
 LONGEST_LINE = 64 * 2**20  # bytes; a line of results is one answer
 READ = 2**16  # bytes at once
+PAGE = 100
 Response = AbstractAsyncContextManager[Any]  # of an SDK, whose body is not read yet
 
 
@@ -33,6 +34,10 @@ class Wire:
     """Asks about batches as a model that was started would; run: what names the run at the provider."""
 
     package: ClassVar[str]  # the SDK
+    cursor: ClassVar[str]  # with what a page of a list is asked for: the last entry before it
+    batches: Any  # what the SDK asks about batches
+    named: Callable[[str, int, str, Values], Values]  # a call with its name
+    standing: Callable[[Values], Standing]  # how far a batch is
 
     def __init__(self, model: OpenAIModel | AnthropicModel, timeout: float, run: str) -> None:
         self.model, self.run = model, run
@@ -55,6 +60,36 @@ class Wire:
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened[0].close()
+
+    def line(self, nonce: str, place: int, endpoint: str, payload: Values) -> bytes:
+        """A call as a line of a file."""
+        try:
+            return orjson.dumps(self.named(nonce, place, endpoint, payload))
+        except orjson.JSONEncodeError as error:
+            raise CallRejected("model_error", f"the request cannot be written as JSON: {error}") from None
+
+    async def look(self, name: str) -> Standing:
+        """How far a batch is."""
+        try:
+            return self.standing(await self.json(self.batches.retrieve(name)))
+        except Gone:
+            return Standing(is_over=True)
+
+    async def cancel(self, name: str) -> None:
+        """Have a batch end early; one that is over already is left alone."""
+        with suppress(CallRejected, ModelStopped):
+            await self.json(self.batches.cancel(name))
+
+    async def listed(self, kind: Any, **query: str) -> AsyncIterator[Values]:
+        """What a list holds, the newest first, page by page."""
+        while True:
+            page = await self.json(kind.list(limit=PAGE, **query))
+            entries = [entry for entry in page.get("data") or [] if isinstance(entry, dict) and "id" in entry]
+            for entry in entries:
+                yield entry
+            if not entries or not page.get("has_more"):
+                return
+            query[self.cursor] = str(entries[-1]["id"])
 
     async def json(self, request: Response) -> Values:
         """The JSON object of an answer; everything else raises a ModelError."""
