@@ -70,7 +70,7 @@ QUIET = {"samples": 0, "save_every": 1_000, "eval_every": 1_000}  # checkpoint a
 def train(method: Any, rows: Any, *, report: bool = False, flags: dict[str, Any], **more: Any) -> Any:
     """A training; report: with its plots, samples, checkpoints, evaluations on the way and peft's own cards.
 
-    They take two thirds of a tiny one's time.
+    They take half of a tiny one's time.
     """
     if report:
         return train_any(method, rows, flags=flags, **more)

@@ -62,7 +62,7 @@ def stdin(content: str) -> io.TextIOWrapper:
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=settings.default.max_examples // 10)
 @given(records=RECORDS)
 def test_records_are_read_however_their_json_is_laid_out(tmp_path: Path, writer: str, records: list[Any]) -> None:
     expected = [record["prompt"] for record in records]

@@ -24,6 +24,7 @@ from cai.models.serving.launch import Launch
 
 log = logging.getLogger("cai")
 GRACE = 10.0  # seconds that a server gets to stop by itself
+GONE = 10.0  # seconds more until its guard has killed all that it has left
 TICK = 0.1  # seconds between two looks at a server that starts
 LOOK = 30.0  # seconds for one look: SGLang's writes a token, of which it waits for a second
 PORTS = 3  # tries with another port if one was taken between choosing and listening
@@ -75,7 +76,7 @@ class Server:
             self.process.returncode = 0  # it is not waited for, of which Python would warn
             return
         try:
-            self.process.wait(2 * GRACE)
+            self.process.wait(GRACE + GONE)
         except subprocess.TimeoutExpired:
             log.warning("%s: its server does not stop: kill -9 %d; log: %s", self.spec, self.pid, self.log)
             return

@@ -302,7 +302,7 @@ def test_what_had_no_memory_in_company_is_asked_again_in_a_smaller_batch() -> No
         pipeline = Pipeline(memory=3)
         pipeline.gate.set()
         engine = LocalEngine(pipeline, "m")
-        answers = await asyncio.wait_for(asyncio.gather(*(engine.ask([n], 3) for n in range(8))), 10)
+        answers = await asyncio.wait_for(asyncio.gather(*(engine.ask([n], 3) for n in range(8))), 60)
         assert answers == [[f"answer to [{n}]"] for n in range(8)]
         await engine.close()
 

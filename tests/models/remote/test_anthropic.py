@@ -25,7 +25,7 @@ OLD, NEW = "claude-haiku-4-5", "claude-opus-4-8"
 
 
 def model(name: str = OLD, url: str = "http://127.0.0.1:1") -> AnthropicModel:
-    return AnthropicModel(name, Connection(base_url=url, timeout=5))
+    return AnthropicModel(name, Connection(base_url=url, timeout=60))
 
 
 def call(request: Request | None = None, **sampling: Any) -> Call:

@@ -31,7 +31,7 @@ KEY = "sk-proj-Zq8vW2mT4xR7"
 
 
 def model(url: str = "http://127.0.0.1:1/v1", name: str = "tiny") -> OpenAIModel:
-    return OpenAIModel(name, Connection(base_url=url, timeout=5))
+    return OpenAIModel(name, Connection(base_url=url, timeout=60))
 
 
 def call(request: Request = QUESTION, **sampling: Any) -> Call:
