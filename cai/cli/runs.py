@@ -60,12 +60,14 @@ def _fields(kind: str) -> Fields:
 
 def _play(run: Run[Any], json: bool) -> None:
     from cai.cli.terminal import console
+    from cai.runs.fleet.fleet import divide
     from cai.runs.kind import results
 
     parts = []
     try:
         for part in run.sessions():
             parts.append(part)
+            divide(part)
             play_shown(part)
         if parts[-1] is not run:
             console.show(console.ending(run))

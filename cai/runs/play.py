@@ -28,11 +28,14 @@ WAITING = 64  # rows that wait for a caller who takes his time
 
 
 class Rows(Iterator[Row]):
-    """The rows of a run, in the order in which they finish; the run begins with the first `next`."""
+    """The rows of a run, in the order in which they finish; the run begins with the first `next`.
 
-    def __init__(self, run: Run[Row]) -> None:
-        self.run = run
-        self._rows = in_thread(lambda: rows_of(run))
+    prepare: called with each run that it takes, before that is played.
+    """
+
+    def __init__(self, run: Run[Row], prepare: Callable[[Run[Any]], None] = lambda part: None) -> None:
+        self.run, self.prepare = run, prepare
+        self._rows = in_thread(lambda: rows_of(run, prepare))
 
     def __next__(self) -> Row:
         return next(self._rows)
@@ -47,7 +50,8 @@ def twin(door: Callable[P, Rows[Row]]) -> Callable[P, AsyncGenerator[Row, None]]
 
     @wraps(door)
     async def rows(*args: P.args, **keywords: P.kwargs) -> AsyncGenerator[Row, None]:
-        async with aclosing(rows_of(door(*args, **keywords).run)) as source:
+        made = door(*args, **keywords)
+        async with aclosing(rows_of(made.run, made.prepare)) as source:
             async for row in source:
                 yield row
 
@@ -60,7 +64,7 @@ def twin(door: Callable[P, Rows[Row]]) -> Callable[P, AsyncGenerator[Row, None]]
     return rows
 
 
-async def rows_of(run: Run[Row]) -> AsyncGenerator[Row, None]:
+async def rows_of(run: Run[Row], prepare: Callable[[Run[Any]], None] = lambda part: None) -> AsyncGenerator[Row, None]:
     """The rows of a run, without those of its other parts; without `out` its folder is removed afterwards."""
     keep = run.settings.out is not None
     if not keep:
@@ -68,6 +72,7 @@ async def rows_of(run: Run[Row]) -> AsyncGenerator[Row, None]:
         run.cuts = False
     try:
         for part in run.sessions():
+            prepare(part)
             try:
                 async with aclosing(part.rows()) as rows:
                     async for row in rows:

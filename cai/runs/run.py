@@ -6,7 +6,9 @@ What an item is and how it is played is up to each kind of run. Prints nothing.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,10 @@ from cai.texts.wording import printable
 
 
 class Run(Session[Row]):
-    """A run that is resolved and checked."""
+    """A run that is resolved and checked.
+
+    crew: who plays it in other processes; None: this process does. make: makes it again from its settings, there.
+    """
 
     def __init__(
         self,
@@ -58,11 +63,14 @@ class Run(Session[Row]):
         if isinstance(source, str | Path | None):
             words = [] if source is None else [str(source)]
             self.command_line = printable(shlex.join(["cai", self.command, *words, *settings.words()]))
+        self.crew: Callable[[Any], AsyncGenerator[Row, None]] | None = None
+        self.make: Callable[[Any], Run[Row]] = partial(type(self), source)
         self.similar: tuple[int, Path] = (0, RUNS)  # how many of its prompts another folder has at most
 
     def _own_folder(self, out: Path) -> Path:
         """The folder of this run: the one that is named, or inside that, with what else it plays, its shard's."""
-        check_place(out, self.shard)
+        if not self.settings.is_divided:  # else whoever plays its shards looks
+            check_place(out, self.shard)
         if self.shard is None:
             return out
         self.cuts = False  # what is cut depends on all shards
@@ -73,12 +81,21 @@ class Run(Session[Row]):
     def out(self) -> Path:
         """The folder: the one that is named, else the one that the run extends, or a new one."""
         if self._out is None:
-            self._out = folder_of(self, self._name)
+            self._out = self._own_folder(folder_of(self, self._name))
         return self._out
 
     @out.setter
     def out(self, path: Path) -> None:
         self._out = path
+
+    async def rows(self) -> AsyncGenerator[Row, None]:
+        """The rows as they finish, each safe on disk; those of an earlier session are not repeated.
+
+        Raises ModelStopped or RunError if the run cannot continue; what was finished is kept.
+        """
+        async with aclosing(super().rows() if self.crew is None else self.crew(self)) as rows:
+            async for row in rows:
+                yield row
 
     def again(self, make: Callable[[], Iterator[Place]]) -> Iterator[Place]:
         """The items of the source; those of a source that can be read only once are kept until the run begins."""
@@ -103,6 +120,8 @@ class Run(Session[Row]):
         yield f"folder        {self.out}"
         if self.shard is not None:
             yield f"shard         number {self.shard.number} of {self.shard.count}, counted from 0"
+        if self.settings.is_divided:
+            yield f"played by     {self.settings.workers_in_words}"
         others = advice(self)
         if others:
             yield f"not used      {others}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cai.calls.batches.waves import Batches
@@ -10,6 +11,8 @@ from cai.calls.flow import Driver
 from cai.calls.limits import Limiter
 from cai.calls.roles import Roles
 from cai.calls.seats import Seat
+from cai.errors import RunError
+from cai.folder.journal.store import cost_of
 from cai.folder.run import RunFolder
 from cai.records import Values
 
@@ -43,3 +46,11 @@ def seated(run: Any, folder: RunFolder, batches: Mapping[int, Batches], common: 
 def most_in_flight(drivers: Sequence[Driver]) -> int:
     """How many calls to one model may be in flight."""
     return max(seat.limiter.concurrency for driver in drivers for seat in driver.seats.values())
+
+
+def known_cost(folder: Path) -> float:
+    """USD that the calls of a folder cost; RunError if that is not known, since no cap could be kept."""
+    cost = cost_of(folder)
+    if cost is None:
+        raise RunError(f"--max-cost cannot hold: {folder} has calls of no known price; name another --out")
+    return cost

@@ -17,20 +17,19 @@ from cai.calls.batches.waves import Batches
 from cai.calls.earlier import OtherRun
 from cai.calls.feed import Again, Feed, play_many
 from cai.calls.flow import Driver
-from cai.calls.live import play_through
+from cai.calls.live import Live, play_through
 from cai.calls.model import secrets_hidden
 from cai.calls.prices import Budget, Tally
 from cai.errors import CaiError, RunError, SourceError, Unreadable
 from cai.export.export import CUTS, cut_again
 from cai.folder.info import INTERRUPTED, seen_from
-from cai.folder.journal.store import cost_of
 from cai.folder.run import RunFolder
 from cai.records import Place, Values
 from cai.runs.batching import FLOWS, close_batches, open_batches
 from cai.runs.items import Items
 from cai.runs.kind import Row
 from cai.runs.resume.follow import follow, is_through
-from cai.runs.seating import most_in_flight, seated
+from cai.runs.seating import known_cost, most_in_flight, seated
 from cai.texts.wording import none_usable, plural, telling
 
 log = logging.getLogger("cai")
@@ -40,7 +39,8 @@ class Session(Items[Row]):
     """What is played and counted; nothing is asked or written before `rows` is read, once.
 
     cuts: whether training rows are cut at the end. also_cut: called after that. sharing: folders of other runs whose
-    cost counts towards the cap. stopped: why the run is not finished.
+    cost counts towards the cap. stopped: why the run is not finished. lease: makes the budget from the cap, and what
+    was spent before.
     """
 
     def __init__(self) -> None:
@@ -50,6 +50,7 @@ class Session(Items[Row]):
         self.cuts = self.command in CUTS
         self.also_cut: Callable[[], None] = lambda: None
         self.sharing: Sequence[Path] = ()
+        self.lease: Callable[[float, float, Live], Budget] = Budget
         self.tally = Tally()
         self._batches: dict[int, Batches] = {}  # by the ids of their models
         self.budget: Budget | None = None  # once the run has begun, if its cost is capped
@@ -150,12 +151,8 @@ class Session(Items[Row]):
         self.check_models()
         settings = self.settings
         if settings.max_cost is not None:
-            self.budget = Budget(settings.max_cost, live=self.live)
-            for path in (folder.path, *self.sharing):
-                cost = cost_of(path)
-                if cost is None:
-                    raise RunError(f"--max-cost cannot hold: {path} has calls of no known price; name another --out")
-                self.budget.spent += cost
+            spent = sum(map(known_cost, (folder.path, *self.sharing)))
+            self.budget = self.lease(settings.max_cost, spent, self.live)
         self._batches = open_batches(folder, self.models, settings, self.identity, self.live, self.tally)
         common: Values = {"budget": self.budget, "tally": self.tally, "live": self.live, "others": self._others}
         return seated(self, folder, self._batches, common)
@@ -176,12 +173,15 @@ class Session(Items[Row]):
         return Feed(failed.items()) if failed else self.more()
 
     def _finished(self, row: Row) -> Row:
-        """Count a row; it becomes the example if it shows better than the present one what the run does."""
         self.finished += 1
+        self.show(row)
+        return row
+
+    def show(self, row: Row) -> None:
+        """Make a row the example, if it shows better than the present one what the run does."""
         rank = telling(*self.texts(row))
         if self._telling is None or rank > self._telling:
             self.example, self._telling = row, rank
-        return row
 
     async def _end(self, folder: RunFolder, error: CaiError | None) -> None:
         self.resumable = not isinstance(error, Unreadable | SourceError)

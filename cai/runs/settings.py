@@ -22,7 +22,7 @@ from cai.folder.shards.layout import Shard, shard_of
 from cai.models.remote.failures import seconds_of
 from cai.models.specs import without_address
 from cai.records import Object, Sampling, Values
-from cai.texts.wording import option, words_of
+from cai.texts.wording import counted, option, words_of
 
 WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
 FIXED = {  # keys of a request that the method, the reader of the answers, or the run's identity depends on
@@ -40,6 +40,7 @@ FIXED = {  # keys of a request that the method, the reader of the answers, or th
 UNWRITTEN = (
     "headers", "extra_body", "base_url", "out", "force", "concurrency", "rpm", "tpm", "batch", "batch_wait", "timeout",
     "server_command", "server_arg", "server_timeout", "keep_server", "shard",
+    "workers", "ray",
 )  # fmt: skip
 MODELS = ("model", "critic", "reviser", "judge", "accept", "against", "harm")  # fields that hold model specs
 CHANGEABLE = (
@@ -165,6 +166,11 @@ class RunSettings(BaseModel):
         return None
 
     @property
+    def is_divided(self) -> bool:
+        """Whether other processes play it."""
+        return False
+
+    @property
     def retried(self) -> tuple[str, ...]:
         """The reasons of drops that are tried again."""
         return reasons_of(self.retry)
@@ -219,6 +225,15 @@ class Divisible(RunSettings):
         None, description="Play one of n shards, i/n from 0/n to n-1/n; cai export OUT reads all as one (needs --out)."
     )
 
+    workers: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        None, description="Play the run in this many processes, each a shard of it."
+    )
+    ray: str | None = Field(
+        None,
+        repr=False,
+        description="Play the run as actors of this Ray cluster, HOST:PORT, auto, or local for one on this machine.",
+    )
+
     @model_validator(mode="after")
     def _check_shard(self) -> Divisible:
         if self.part is None:
@@ -229,6 +244,19 @@ class Divisible(RunSettings):
             if getattr(self, name, None) is not None:
                 raise UsageError(f"{option(name)} is for the cut, which shards leave to cai export: name it there")
         return self
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether other processes play shards of it."""
+        return self.workers is not None or self.ray is not None
+
+    @property
+    def workers_in_words(self) -> str:
+        """Who plays it, for people to read."""
+        if self.ray is None:
+            return f"{counted(self.workers or 1, 'worker')}, a process each"
+        count = "one for each CPU" if self.workers is None else str(self.workers)
+        return f"actors of a Ray cluster, {count}"
 
     @property
     def part(self) -> Shard | None:

@@ -17,7 +17,7 @@ from cai.disk.locks import lock_file
 from cai.disk.reading import read_if_there
 from cai.disk.writing import unwritable, write_atomically
 from cai.models.serving.launch import Launch
-from cai.models.serving.process import Server, is_alive, is_healthy
+from cai.models.serving.process import Server, is_alive, is_healthy, server_at
 
 log = logging.getLogger("cai")
 TICK = 0.2  # seconds between two tries of a lock that another process has
@@ -51,8 +51,7 @@ async def alone(launch: Launch) -> AsyncIterator[None]:
 def keep(server: Server) -> None:
     """Let a server outlive this process, and note where it is."""
     server.keep()
-    facts = {"url": server.url, "pid": server.pid, "log": str(server.log), "model": server.spec}
-    write_atomically(note_of(server.launch), orjson.dumps(facts))
+    write_atomically(note_of(server.launch), orjson.dumps(server.facts()))
     log.info("%s: kept at %s/v1; %s %d", server.spec, server.url, STOP, server.pid)
 
 
@@ -63,7 +62,7 @@ async def find(launch: Launch) -> Server | None:
     url, pid, place = facts.get("url"), facts.get("pid"), facts.get("log")
     if not (isinstance(url, str) and isinstance(pid, int) and isinstance(place, str)):
         return None
-    server = Server(launch.spec, url, Path(place), pid, launch, is_ready=True, is_kept=True)
+    server = server_at(facts, launch)
     async with aiohttp.ClientSession() as session:
         if is_alive(pid) and await is_healthy(session, server):
             log.info("%s: asks the server that was kept at %s/v1; %s %d", launch.spec, url, STOP, pid)

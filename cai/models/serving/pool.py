@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from cai.errors import CaiError
 from cai.models.serving import kept, process
 from cai.models.serving.launch import Launch
 from cai.models.serving.process import Server
+from cai.records import Values
 
 TICK = 0.05  # seconds between two looks at a server that another one starts
 
@@ -36,6 +38,16 @@ class Pool:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._places: dict[str, _Place] = {}
+        self._of_others: dict[str, Values] = {}  # where servers are that another process has, by their launches' keys
+
+    def adopt(self, servers: Mapping[str, Values]) -> None:
+        """Ask servers that another process has started, and stops, in place of new ones."""
+        self._of_others.update(servers)
+
+    def lent(self) -> dict[str, Values]:
+        """The servers of this process, as another one adopts them."""
+        with self._lock:
+            return {key: place.server.facts() for key, place in self._places.items() if place.server is not None}
 
     async def take(self, launch: Launch) -> Server:
         """The server of a launch, ready to be asked; `give_back` follows.
@@ -101,6 +113,9 @@ class Pool:
             raise
 
     async def _found_or_started(self, launch: Launch) -> Server:
+        of_others = self._of_others.get(launch.key)
+        if of_others is not None:
+            return process.server_at(of_others, launch)
         async with AsyncExitStack() as stack:
             if launch.options.keep:
                 await stack.enter_async_context(kept.alone(launch))

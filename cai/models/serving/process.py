@@ -21,6 +21,7 @@ import aiohttp
 from cai.errors import ServerDown
 from cai.models.serving import guard, symptoms
 from cai.models.serving.launch import Launch
+from cai.records import Object, Values
 
 log = logging.getLogger("cai")
 GRACE = 10.0  # seconds that a server gets to stop by itself
@@ -44,6 +45,10 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
     is_ready: bool = False
     is_kept: bool = False
+
+    def facts(self) -> Values:
+        """Where it is, for another process."""
+        return {"url": self.url, "pid": self.pid, "log": str(self.log), "model": self.spec}
 
     def has_ended(self) -> bool:
         """Whether the server is gone."""
@@ -82,6 +87,11 @@ class Server:
             return
         if not has_failed:
             self.log.unlink(missing_ok=True)
+
+
+def server_at(facts: Object, launch: Launch) -> Server:
+    """A server that another process has, which it stops."""
+    return Server(launch.spec, facts["url"], Path(facts["log"]), facts["pid"], launch, is_ready=True, is_kept=True)
 
 
 async def start(launch: Launch) -> Server:

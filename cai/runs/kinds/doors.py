@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.records import Candidates, Label, Revision
+from cai.runs.fleet.fleet import divide
+from cai.runs.kind import Row
 from cai.runs.kinds.generate import GenerateRun
 from cai.runs.kinds.label import LabelRun
 from cai.runs.kinds.sample import SampleRun
 from cai.runs.kinds.settings import GenerateSettings, LabelSettings, SampleSettings
 from cai.runs.play import Rows, twin
+from cai.runs.run import Run
 from cai.sources.files import Source
 from cai.sources.yamlfile import make_settings
 from cai.texts.wording import settings_as_keywords
@@ -34,7 +38,7 @@ def generate(
     What can be checked is checked at once; errors of models and of a damaged source come while iterating. Prompts that
     are dropped are counted in a warning of the logger "cai". Works inside a running event loop, too.
     """
-    return Rows(GenerateRun(prompts, make_settings(GenerateSettings, {"constitution": constitution, **settings})))
+    return _rows(GenerateRun(prompts, make_settings(GenerateSettings, {"constitution": constitution, **settings})))
 
 
 @settings_as_keywords(SampleSettings)
@@ -51,7 +55,7 @@ def sample(
     run = SampleRun(prompts, make_settings(SampleSettings, {"model": model, **settings}))
     if run.labels is not None and run.settings.out is None:
         raise UsageError("best_of needs out: a folder for the replies, their labels, and sft.jsonl with the best")
-    return Rows(run)
+    return _rows(run)
 
 
 @settings_as_keywords(LabelSettings)
@@ -66,7 +70,12 @@ def label(
     label says what the judge believes of a pair; which pairs are kept for training is decided when they are cut, at the
     end of a run with `out`, and by `export_run`. The rest is as for `generate`.
     """
-    return Rows(LabelRun(source, make_settings(LabelSettings, {"constitution": constitution, **settings})))
+    return _rows(LabelRun(source, make_settings(LabelSettings, {"constitution": constitution, **settings})))
+
+
+def _rows(run: Run[Row]) -> Rows[Row]:
+    """The rows of a run, which workers play if its settings say so."""
+    return Rows(run, partial(divide, sends_rows=True))
 
 
 agenerate = twin(generate)

@@ -1,0 +1,1 @@
+"""A run that several processes play, each a shard of it."""
