@@ -4,20 +4,24 @@
     python benchmarks/shards.py --rows 1000000    # about an hour, and 20 GB of disk
 
 Plays a generate run of one round with a model object in the process, whole and in shards, each in a process of its own,
-and exports both: the rows must be equal to the byte. Then exports the shards once more, when they are joined already.
-The baseline of the join is what a script would do: merge the files of rows by position, without a journal. CPU is
-counted, of all threads, since others may use the machine.
+and exports both: the rows must be equal to the byte. The baseline of the join is what a script would do: merge the
+files of rows by position, without a journal. CPU is counted, of all threads, since others may use the machine. Then
+the journal as it is written on network file systems, beside that of a local disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from _common import child, conditions, cpu_seconds, table
@@ -78,8 +82,52 @@ def by_hand(folder: Path) -> None:
     (folder / "by-hand.jsonl").unlink()
 
 
-def run_child(task: dict[str, Any]) -> dict[str, Any]:
+async def journal(folder: Path, rows: int, width: int) -> float:
+    """Rows a second that a journal takes, each with a call of 1,000 characters there and back; so many at a time."""
+    from cai.folder.journal.store import Store
+    from cai.records import Completion
+
+    text = "word " * 200
+    done = Completion(text, "stop", "m", 10, 2)
+    with closing(Store(folder)) as store:
+
+        async def play(first: int) -> None:
+            for row in range(first, rows, width):
+                payload = {"messages": [{"role": "user", "content": f"{row} {text}"}]}
+                store.put(str(row).encode(), "openai", "m", payload, done, 0.0)
+                store.rows.append(ROWS, b'{"position":%d}\n' % row, row, b"x" * 16, "done")
+                await store.committed()
+
+        begun = time.perf_counter()
+        await asyncio.gather(*map(play, range(width)))
+        return rows / (time.perf_counter() - begun)
+
+
+def journal_child(task: dict[str, Any]) -> float:
+    from cai.folder.journal import durability
+
+    durability.is_shared = lambda folder: bool(task["alone"])
+    with tempfile.TemporaryDirectory(dir=task["folder"]) as folder:
+        return asyncio.run(journal(Path(folder), task["rows"], task["width"]))
+
+
+def journals(folder: Path, repeats: int = 3) -> Iterator[list[str]]:
+    """A journal as it is written on network file systems, beside that of a local disk: both on one disk."""
+    for width, rows in ((64, 4_000), (1, 300)):
+        task = {"act": "journal", "folder": str(folder), "rows": rows, "width": width}
+        found: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(repeats):
+            for alone, values in found.items():
+                values.append(child(__file__, task | {"alone": alone}))
+        ours, other = (max(found[alone]) for alone in (True, False))
+        words = [f"{best:,.0f} rows/s ({median(found[alone]):,.0f})" for alone, best in ((True, ours), (False, other))]
+        yield [f"the journal held alone, {width} at a time, beside WAL", "–", *words, f"{other / ours:.2f}"]
+
+
+def run_child(task: dict[str, Any]) -> Any:
     folder = Path(task["folder"])
+    if task["act"] == "journal":
+        return journal_child(task)
     if task["act"] == "play":
         return measured(lambda: play(Path(task["prompts"]), folder, task["shard"]))
     act = {"export": export, "join": join, "by hand": by_hand}[task["act"]]
@@ -129,7 +177,7 @@ def main() -> None:
         print(json.dumps(run_child(json.loads(arguments.child))))
         return
     conditions()
-    table(measure(arguments.rows, arguments.shards))
+    table(chain(journals(Path(tempfile.gettempdir())), measure(arguments.rows, arguments.shards)))
 
 
 if __name__ == "__main__":

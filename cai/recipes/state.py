@@ -23,7 +23,7 @@ PIECE = 1 << 20  # bytes hashed at a time
 BESIDES = (
     "run.json", "README.md", ".texts", FILE, "metrics.jsonl", "report.html", "training.json", "gold", "gold.jsonl",
 )  # fmt: skip
-ENDINGS = (".sqlite", ".sqlite-wal", ".sqlite-shm", ".log", ".png", ".svg", ".part", ".lock")
+ENDINGS = (".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal", ".log", ".png", ".svg", ".part", ".lock")
 FOLDERS = ("checkpoint", "shards")
 Status = Literal["waiting", "running", "finished", "failed"]
 
