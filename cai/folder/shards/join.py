@@ -25,6 +25,7 @@ from cai.folder.lines import DROPPED, PAIR_BITS, few_lines_in_order
 from cai.folder.run import RunFolder
 from cai.folder.shards.layout import SHARDS
 from cai.folder.shards.parts import Part, folders_of, parts_of, state_of
+from cai.folder.superseded import OF_EXPORTS
 from cai.records import Values
 
 LABELS = "labels"  # of a best-of run, inside its folder
@@ -107,7 +108,8 @@ def _lines(part: Part, name: str, most: int) -> Iterator[tuple[int, bytes]]:
     for position, line in few_lines_in_order(part.folder / name, most):
         if not part.shard.has(position >> bits):
             raise RunError(f"{part.folder} holds position {position}, which is not of its shard: was it renamed?")
-        yield position, line
+        if name != DROPPED or not OF_EXPORTS.search(line):  # of an export of this shard alone
+            yield position, line
 
 
 def _copy_inputs(db: sqlite3.Connection, parts: Sequence[Part]) -> None:

@@ -15,11 +15,11 @@ from cai.folder.identity import differences
 from cai.folder.info import find_info, read_info
 from cai.folder.journal.rows import NOTHING
 from cai.folder.journal.store import Store
-from cai.folder.lines import DROPPED
 from cai.folder.shards.layout import SHARDS, Shard, ranges, shards_in
 from cai.records import KINDS, Values
 
-FILES = (DROPPED, *sorted({kind.rows_file for kind in KINDS.values()}))
+FILES = sorted({kind.rows_file for kind in KINDS.values()})
+OF_CUTS = ("export", "calibration", "labels", "best_of")  # what an export of one shard alone writes into its run.json
 ADVICE = "run its command again"
 
 
@@ -62,11 +62,18 @@ def state_of(folders: dict[Shard, Path]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for shard, folder in folders.items():
         for path in (folder, folder / "labels"):
-            info = path / "run.json"
-            content = info.read_bytes() if exists(info) else b""
+            info = {name: value for name, value in (_any_info(path) or {}).items() if name not in OF_CUTS}
             sizes = [(path / name).stat().st_size for name in FILES if exists(path / name)]
-            digest.update(repr((shard.number, content, sizes)).encode())
+            digest.update(repr((shard.number, info, sizes)).encode())
     return digest.hexdigest()
+
+
+def _any_info(folder: Path) -> Values | None:
+    """The run.json of a folder; None if there is none, or it cannot be read, which whoever needs it says."""
+    try:
+        return find_info(folder)
+    except RunError:
+        return None
 
 
 def parts_of(out: Path, folders: dict[Shard, Path]) -> list[Part]:

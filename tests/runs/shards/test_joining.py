@@ -63,6 +63,16 @@ def test_shards_are_joined_once(copy: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in copy.iterdir() if path.is_file()} == before
 
 
+def test_an_export_of_one_shard_changes_nothing_for_the_whole(copy: Path, whole: Path) -> None:
+    part = folders(copy)[0]
+    export_run(part)
+    assert export_run(copy).rows == info(whole)["rows"]
+    assert exports(copy) == exports(whole)
+    export_run(part, hygiene=False)
+    join(copy)
+    assert exports(copy) == exports(whole)
+
+
 def test_processes_that_come_at_once_join_once(copy: Path, whole: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(join, [copy] * 4))
