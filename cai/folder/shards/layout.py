@@ -68,8 +68,8 @@ def check_place(out: Path, shard: Shard | None) -> None:
     others = [count for count in counts if shard is None or count != shard.count]
     if others and shard is None:
         raise RunError(
-            f"{out} holds shards of {others[0]}: add --shard i/{others[0]}, cut what they have with cai export {out}, "
-            "or name another --out"
+            f"{out} holds shards of {others[0]}: add --shard i/{others[0]}, or --workers {others[0]} to play them all, "
+            f"cut what they have with cai export {out}, or name another --out"
         )
     if others:
         raise RunError(

@@ -180,7 +180,7 @@ async def play(run: Run[Any], *, sends_rows: bool) -> AsyncGenerator[Any, None]:
         size = await workers.open(settings.workers)
         stack.enter_context(_terminated_as_interrupted())
         shards = standings(run, size)
-        job: Values = {"sends_rows": sends_rows, "level": log.getEffectiveLevel()}
+        job: Values = {"sends_rows": sends_rows, "level": log.getEffectiveLevel(), "command": run.command_line}
         if settings.ray is None:
             job["servers"] = await stack.enter_async_context(_lent_servers(run))
         else:

@@ -30,16 +30,17 @@ LIMITS = ("concurrency", "rpm", "tpm")  # that all workers keep together
 class Job:
     """One shard of a run.
 
-    make: makes the run from its settings. sends_rows: whether its rows are wanted besides their counts. servers: that
-    are running already, as `adopt_servers` takes them. folder: the one that paths are seen from. mark: a file in the
-    run's folder, which tells on another machine whether that is the same folder; None: it is this machine. environment:
-    variables that another machine may lack.
+    make: makes the run from its settings. sends_rows: whether its rows are wanted besides their counts. command: the
+    line that makes the whole run again. servers: that are running already, as `adopt_servers` takes them. folder: the
+    one that paths are seen from. mark: a file in the run's folder, which tells on another machine whether that is the
+    same folder; None: it is this machine. environment: variables that another machine may lack.
     """
 
     make: Callable[[Any], Run[Any]]
     settings: Any
     sends_rows: bool
     level: int = logging.INFO
+    command: str | None = None
     servers: Mapping[str, Values] = field(default_factory=dict)
     folder: str = field(default_factory=os.getcwd)
     mark: Path | None = None
@@ -50,7 +51,9 @@ class Job:
         if self.mark is not None:
             self._enter(self.mark)
         adopt_servers(self.servers)
-        return self.make(self.settings)
+        run = self.make(self.settings)
+        run.command_line = self.command
+        return run
 
     def _enter(self, mark: Path) -> None:
         """Be in the folder that paths are seen from."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kept import command, environment, rows
+from kept import command, environment, rows, run
 from serving_fakes import Fake, fake_server
 from sharded import at, calls, exports, folders, generate, lines, written
 from steady import Steady
@@ -58,15 +58,28 @@ def test_workers_give_the_rows_exports_and_calls_of_one_process(
     "words",
     [
         ("label", "--judge", "openai:m", "-k", "2", "--min-confidence", "0.6"),
+        ("label", "--judge", "openai:m", "-k", "1", "--gold", "gold.jsonl"),
         ("sample", "--model", "openai:m", "-n", "3"),
         ("sample", "--model", "openai:m", "--best-of", "3", "--judge", "openai:m"),
     ],
 )
 def test_every_kind_of_run_is_what_one_process_makes_of_it(tmp_path: Path, words: tuple[str, ...]) -> None:
     file = many_prompts(tmp_path / "prompts.jsonl", 20)
+    gold = [{"prompt": f"Gold {number}?", "chosen": f"It is {number}.", "rejected": "No."} for number in range(60)]
+    written(tmp_path / "gold.jsonl", gold)
     with stub() as server:
-        for out, workers in (("one", 1), ("two", 2)):
-            assert start(file, tmp_path / out, server, workers, *words).wait(120) == 0
+        for out, workers in (("one", "1"), ("two", "2")):
+            run(
+                *words[:1],
+                file,
+                *words[1:],
+                "--workers",
+                workers,
+                "--out",
+                out,
+                folder=tmp_path,
+                server=server.url + "/v1",
+            )
         assert server.stats()["duplicates"] * 2 == server.stats()["requests"]
     for name in ("", "labels"):
         if (tmp_path / "one" / name / "README.md").exists():
@@ -184,7 +197,7 @@ def test_workers_end_with_who_started_them_however_that_ended(tmp_path: Path) ->
 def test_whoever_is_killed_the_run_ends_as_if_nothing_had_happened(tmp_path: Path, kills: int) -> None:
     file, chance = many_prompts(tmp_path / "prompts.jsonl", 20 * kills), random.Random(0)
     with stub() as server:
-        assert start(file, tmp_path / "calm", server, 1).wait(120) == 0
+        run("generate", file, "--model", "openai:m", "--out", "calm", folder=tmp_path, server=server.url + "/v1")
     with stub("--latency", "0.03") as server:
         killed = kill_until_done(file, tmp_path / "killed", server, chance, kills)
         stats = server.stats()
