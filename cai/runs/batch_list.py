@@ -13,6 +13,7 @@ from cai.disk.locks import LOCK, take_lock
 from cai.errors import RunError
 from cai.folder.journal.batches import OPEN, Batch, BatchJournal
 from cai.folder.journal.store import Store
+from cai.folder.shards.layout import shards_in
 from cai.models import open_model, provider_of
 from cai.records import Record, Values
 from cai.texts.wording import counted
@@ -87,6 +88,8 @@ async def _cancel(batches: list[Batch], connection: Connection) -> None:
 
 
 def _check(run: Path) -> None:
+    for shard in shards_in(run)[:1]:
+        raise RunError(f"{run} is played in shards, each with its own batches: name one, such as {shard.folder(run)}")
     if not (run / "calls.sqlite").exists():
         raise RunError(f"{run} is not a run folder: it has no calls.sqlite; name the folder of a run")
 

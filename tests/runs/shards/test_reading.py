@@ -14,6 +14,7 @@ import cai
 from cai.errors import RunError
 from cai.export.inspect_log import export_inspect
 from cai.report.report import make_report
+from cai.runs.batch_list import batches_in
 from cai.viewer.sources import find_sources
 from cai.viewer.terminal.folders import resuming
 from cai.viewer.terminal.row import find_row
@@ -65,6 +66,12 @@ def test_a_command_without_a_folder_does_not_go_on_in_joined_shards(
 
     run = SampleRun(prompts, SampleSettings(model="openai:writer", base_url=server.url + "/v1"))
     assert run.out != Path("runs/sample-1")
+
+
+def test_batches_are_those_of_a_shard(copy: Path) -> None:
+    with pytest.raises(RunError, match=r"each with its own batches: name one, such as .*00000-of-00003"):
+        batches_in(copy)
+    assert batches_in(folders(copy)[0]).batches == ()
 
 
 # The list of what there is
