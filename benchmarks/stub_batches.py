@@ -77,6 +77,7 @@ class Batches:
         self.files: dict[str, tuple[str, bytes]] = {}
         self.jobs: dict[str, Job] = {}
         self.log: list[str] = []  # what was done, such as "create batch-1"
+        self.keys: set[str] = set()  # that were sent
         self.offset = 0.0
         self.number = 0
 
@@ -104,12 +105,16 @@ class Batches:
 
     def handle(self, connection: Any, method: str, path: str, query: dict[str, str], head: bytes, body: bytes) -> None:
         """Answer a request."""
+        key = re.search(rb"(?:authorization: bearer|x-api-key:) *([^\r]+)", head, re.IGNORECASE)
+        if key:
+            self.keys.add(key[1].decode())
         if path == "/knobs":
             if body:
                 self.change(orjson.loads(body))
             state = {
                 "log": self.log,
                 "files": len(self.files),
+                "keys": sorted(self.keys),
                 "jobs": {job.id: job.state for job in self.jobs.values()},
             }
             return connection.write(200, orjson.dumps(state))

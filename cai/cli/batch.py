@@ -33,7 +33,7 @@ def list_batches(run: RunFolder, json: Json = False) -> None:
 @batch_app.command("cancel")
 def cancel_batches(
     run: RunFolder,
-    base_url: Annotated[str | None, typer.Option(help="Server of the model, as the run was told.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Server of models without an address of their own.")] = None,
     json: Json = False,
 ) -> None:
     """Cancel the batches of a run that are in progress. What they have answered is taken by the same run with --batch.

@@ -15,6 +15,7 @@ from cai.folder.journal.batches import OPEN, Batch, BatchJournal
 from cai.folder.journal.store import Store
 from cai.folder.shards.layout import shards_in
 from cai.models import open_model, provider_of
+from cai.models.specs import has_address
 from cai.records import Record, Values
 from cai.texts.wording import counted
 
@@ -67,12 +68,14 @@ def cancel_batches(run: Path, base_url: str | None) -> BatchList:
     _check(run)
     with closing(take_lock(run / LOCK)), closing(Store(run, read_only=True)) as store:
         under_way = [batch for batch in _journal(store).batches() if batch.state == OPEN and batch.name]
-        asyncio.run(_cancel(under_way, Connection(base_url)))
+        asyncio.run(_cancel(under_way, base_url))
         return _list(run, store).model_copy(update={"cancelled": len(under_way)})
 
 
-async def _cancel(batches: list[Batch], connection: Connection) -> None:
+async def _cancel(batches: list[Batch], base_url: str | None) -> None:
+    """Ask where each batch is: at the address in its model's name with the key of that host, else at `base_url`."""
     for spec in dict.fromkeys(batch.model for batch in batches):
+        connection = Connection(None if has_address(spec) else base_url)
         model = open_model(spec, connection)
         offer = provider_of(model).batches
         assert offer is not None, "a batch of a model without batches"

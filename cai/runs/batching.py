@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from cai.calls.batches.waves import Batches, left_at_provider, remove_spools
@@ -16,11 +18,14 @@ from cai.folder.identity import identity_hash
 from cai.folder.journal.batches import Batch, BatchJournal
 from cai.folder.run import RunFolder
 from cai.models import PROVIDERS, provider_of
+from cai.models.remote.addresses import KEY_OF_HOST
+from cai.models.specs import parts_of
 from cai.packages import need
 from cai.records import Object
 from cai.texts.wording import counted, listed
 
 log = logging.getLogger("cai")
+OPEN = re.compile(r"https?://[^/]+(/(v\d[a-z\d.]{0,8}|[a-z]{1,12}))*")  # an address without a part that may be a key
 FLOWS = 50_000  # at once: each takes 2 KB while it waits, and a file of OpenAI's holds as many calls
 
 
@@ -60,8 +65,24 @@ def open_batches(
         if offer is not None:
             service = offer.open(model, settings.timeout, run)
             place = (folder.store, folder.path, live, tally)
-            opened[id(model)] = Batches(spec_of(model), service, *place, settings.patience, offer.share)
+            has_made = partial(_has_made, name_of(model), set(map(name_of, models)))
+            opened[id(model)] = Batches(name_of(model), has_made, service, *place, settings.patience, offer.share)
     return opened
+
+
+def name_of(model: Model) -> str:
+    """What the journal calls a model: with an address that is its spec's own, so that it is found there again."""
+    variables: Sequence[str] = getattr(model, "key_variables", ())
+    is_own = any(name.startswith(KEY_OF_HOST) for name in variables)
+    return f"{spec_of(model)}@{model.endpoint}" if is_own and OPEN.fullmatch(model.endpoint) else spec_of(model)
+
+
+def _has_made(name: str, names: Set[str], maker: str) -> bool:
+    """Whether a model of this name has made the batches of `maker`; names: of all models of the run.
+
+    An address that none of them has is the one from which a server has moved.
+    """
+    return maker == name or (maker not in names and parts_of(maker)[:2] == parts_of(name)[:2])
 
 
 async def close_batches(folder: RunFolder, opened: Mapping[int, Batches]) -> None:

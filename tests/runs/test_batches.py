@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -16,9 +18,10 @@ from batched import KINDS, PROMPTS, PROVIDERS, SDKS, Server, batch_server, cuts,
 from kept import call_keys
 
 import cai
+from cai.disk.locks import LOCK, take_lock
 from cai.errors import BudgetReached, MissingExtra, ModelStopped, RunError, ServerDown, UsageError
 from cai.models.remote.batch.offers import OFFERS
-from cai.runs.batch_list import batches_in
+from cai.runs.batch_list import batches_in, cancel_batches
 from cai.runs.kinds.generate import GenerateRun
 from cai.runs.kinds.settings import GenerateSettings
 from cai.runs.plan import estimate
@@ -285,6 +288,90 @@ def test_a_run_that_is_killed_at_every_step_ends_as_one_that_is_left_alone(
     paid_once(server, tmp_path / "run")
 
 
+# Two servers, copies, clocks
+
+
+def test_two_models_of_one_name_have_each_their_own_batches_and_keys(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with batch_server() as other:
+        for each, key in ((server, "key-of-one"), (other, "key-of-other")):
+            monkeypatch.setenv(f"CAI_KEY_127_0_0_1_{each.url.rpartition(':')[2]}", key)
+        specs = {"model": f"openai:m@{server.base('openai')}", "critic": f"openai:m@{other.base('openai')}"}
+        common = {"rounds": 1, "gate": False, **specs}
+        list(cai.generate(PROMPTS, "harmless", out=tmp_path / "online", **common))
+        for each in (server, other):
+            each.behave()
+        play = partial(cai.generate, PROMPTS, "harmless", out=tmp_path / "run", batch=True, **common)
+        killed("Follower._watch", "before", 2, lambda: list(play()))  # in the second wave, which is the critic's
+        listed = batches_in(tmp_path / "run").batches
+        assert [entry.model for entry in listed] == [specs["model"], specs["critic"]]
+        assert cancel_batches(tmp_path / "run", None).cancelled == 1
+        assert other.did("cancel") and not server.did("cancel")
+        list(play())
+        assert cuts(tmp_path / "run") == cuts(tmp_path / "online")
+        assert (server.tell()["keys"], other.tell()["keys"]) == (["key-of-one"], ["key-of-other"])
+
+
+def test_an_address_that_may_hold_a_key_is_not_written_down(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"CAI_KEY_127_0_0_1_{server.url.rpartition(':')[2]}", "none")
+    address = f"{server.url}/hush-4f3a9c/v1"
+    killed(
+        "Follower._watch", "before", 1, lambda: generated(server, tmp_path / "run", model=f"openai:m@{address}",
+        base_url=None, batch=True)
+    )  # fmt: skip
+    assert [entry.model for entry in batches_in(tmp_path / "run").batches] == ["openai:m"]
+    assert not any(b"4f3a9c" in path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file())
+
+
+@pytest.mark.parametrize("provider", SDKS)
+def test_two_runs_that_died_alike_find_each_its_own_batch(
+    server: Server, online: dict[str, Any], tmp_path: Path, provider: str
+) -> None:
+    others = [{**prompt, "prompt": f"{prompt['prompt']} Why?"} for prompt in PROMPTS]
+    runs = {"one": PROMPTS, "other": others}
+    for name, prompts in runs.items():
+        play = partial(generated, server, tmp_path / name, provider, prompts, batch=True)
+        killed("Follower._note", "before", 2, play)
+    for name, prompts in runs.items():
+        generated(server, tmp_path / name, provider, prompts, batch=True)
+    assert cuts(tmp_path / "one") == online[provider]
+    calls = sum(len(call_keys(tmp_path / name)) for name in runs)
+    assert server.stats()["statuses"]["200"] == calls
+
+
+def test_a_run_is_played_by_one_process_alone(server: Server, tmp_path: Path) -> None:
+    killed("Follower._watch", "before", 1, lambda: generated(server, tmp_path / "run", batch=True))
+    with take_lock(tmp_path / "run" / LOCK) as _, pytest.raises(RunError, match="in use"):
+        generated(server, tmp_path / "run", batch=True)
+
+
+@pytest.mark.parametrize("provider", SDKS)
+def test_a_copy_of_a_run_pays_again_what_the_other_has_taken_and_has_the_same_rows(
+    server: Server, online: dict[str, Any], tmp_path: Path, provider: str
+) -> None:
+    killed("Follower._watch", "before", 1, lambda: generated(server, tmp_path / "run", provider, batch=True))
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    for name in ("run", "copy"):
+        generated(server, tmp_path / name, provider, batch=True)
+        assert cuts(tmp_path / name) == online[provider]
+
+
+@pytest.mark.parametrize("provider", SDKS)
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_wrong_by_an_hour_makes_no_batch_twice(
+    server: Server, online: dict[str, Any], tmp_path: Path, provider: str, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
+    killed("Follower._note", "before", 2, lambda: generated(server, tmp_path / "run", provider, batch=True))
+    generated(server, tmp_path / "run", provider, batch=True)
+    assert cuts(tmp_path / "run") == online[provider]
+    paid_once(server, tmp_path / "run")
+
+
 # Money and plans
 
 
@@ -309,6 +396,18 @@ def test_a_file_that_does_not_fit_under_the_cap_is_smaller(
     generated(server, tmp_path / "run", batch=True, price="1000,2000", max_cost=cost + 2 * worst)
     assert cuts(tmp_path / "run")["revisions.jsonl"] == online["openai"]["revisions.jsonl"]
     assert len(server.did("create")) > files
+    paid_once(server, tmp_path / "run")
+
+
+def test_a_cap_that_is_reached_lets_answers_be_taken_that_are_paid(server: Server, tmp_path: Path) -> None:
+    play = partial(generated, server, tmp_path / "run", batch=True, gate=False, price="1000,2000")
+    killed("Follower._watch", "before", 1, play)
+    server.tell(takes=0)
+    with pytest.raises(BudgetReached, match="spent"):
+        play(max_cost=0.01)
+    assert server.stats()["statuses"] == {"200": 6} and len(call_keys(tmp_path / "run")) == 6
+    assert states(tmp_path / "run") == ["cleared"]
+    play()
     paid_once(server, tmp_path / "run")
 
 

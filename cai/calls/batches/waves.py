@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,11 +30,15 @@ ATTEMPTS = 3  # waves in which a call is sent until its row is lost
 
 
 class Batches(Desk):
-    """The batches of one model in a run folder; share: what a call costs in one, of its price."""
+    """The batches of one model in a run folder; share: what a call costs in one, of its price.
+
+    model: what the journal calls it. has_made: whether batches that it has of a model by this name are this model's.
+    """
 
     def __init__(
         self,
         model: str,
+        has_made: Callable[[str], bool],
         service: BatchService,
         store: Store,
         folder: Path,
@@ -52,7 +57,9 @@ class Batches(Desk):
         self._timer: asyncio.TimerHandle | None = None
         self._follower = Follower(self)
         self._wave = 0
-        for batch in self.journal.batches(model):
+        for batch in self.journal.batches():
+            if not has_made(batch.model):
+                continue
             self._wave = max(self._wave, batch.wave)
             keys = self.journal.unsettled(batch) if batch.state == OPEN else []
             self.there.update(dict.fromkeys(keys, batch))

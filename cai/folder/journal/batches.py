@@ -49,13 +49,12 @@ class BatchJournal:
     def __init__(self, db: sqlite3.Connection, guard: AbstractContextManager[None]) -> None:
         self._db, self._guard = db, guard
 
-    def batches(self, model: str | None = None) -> list[Batch]:
-        """All batches, or those of a model, in the order of their intents."""
+    def batches(self) -> list[Batch]:
+        """All batches, in the order of their intents."""
         with self._guard:
             if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'batch'").fetchone():
                 return []
-            found = [Batch(*row) for row in self._db.execute(f"SELECT {COLUMNS} FROM batch ORDER BY id")]
-        return [batch for batch in found if model in (None, batch.model)]
+            return [Batch(*row) for row in self._db.execute(f"SELECT {COLUMNS} FROM batch ORDER BY id")]
 
     def intend(self, nonce: str, model: str, endpoint: str, keys: Iterable[bytes], wave: int) -> Batch:
         """Note that calls are about to be sent as a batch."""

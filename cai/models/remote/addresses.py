@@ -18,6 +18,7 @@ from cai.models.remote.failures import shown
 from cai.models.remote.presets import Preset
 
 OWN = "the address after @"
+KEY_OF_HOST = "CAI_KEY_"  # the beginning of the variable with the key of such an address
 # What an address copied from a page may have behind that of the server: the path of a call, and the version of an API
 # that had another for each.
 CALL = re.compile(r"/openai/deployments/.*|(?<=/v1)/(chat/completions|completions|responses)$")
@@ -92,7 +93,7 @@ def key_variables(preset: Preset, connection: Connection, base: URL) -> Sequence
     if connection.own_url is None:
         return preset.key_variables
     host = f"{(base.raw_host or '').rstrip('.')}_{base.port}"
-    return (f"CAI_KEY_{re.sub('[^A-Z0-9]', '_', host.upper())}",)
+    return (f"{KEY_OF_HOST}{re.sub('[^A-Z0-9]', '_', host.upper())}",)
 
 
 def redirect_target(base: URL, location: str) -> str:

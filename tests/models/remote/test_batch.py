@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from batched import Server, batch_server
+from batched import SDKS, Server, batch_server
 
 from cai.calls.batches.service import Standing
 from cai.calls.batches.spool import Spool
@@ -98,9 +98,10 @@ def test_a_name_that_no_line_has_is_no_place(spec: str, name: str) -> None:
 # Asking
 
 
-def test_a_batch_that_is_gone_is_over_and_has_no_results(server: Server) -> None:
-    async def look(spec: str, base: str) -> Standing:
-        batches = service(spec, Connection(base))
+@pytest.mark.parametrize("provider", SDKS)
+def test_a_batch_that_is_gone_is_over_and_has_no_results(server: Server, provider: str) -> None:
+    async def look() -> Standing:
+        batches = service(f"{provider}:m", Connection(server.base(provider)))
         await batches.model.start()
         try:
             standing: Standing = await batches.look("batch-none")
@@ -112,8 +113,7 @@ def test_a_batch_that_is_gone_is_over_and_has_no_results(server: Server) -> None
             await batches.close()
             await batches.model.close()
 
-    for spec, base in (("openai:m", server.base("openai")), ("anthropic:m", server.base("anthropic"))):
-        assert asyncio.run(look(spec, base)) == Standing(is_over=True)
+    assert asyncio.run(look()) == Standing(is_over=True)
 
 
 def test_openais_own_client_reads_the_stubs_batches(server: Server, tmp_path: Path) -> None:

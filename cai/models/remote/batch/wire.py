@@ -19,7 +19,7 @@ from cai.models.remote.openai import OpenAIModel
 from cai.models.remote.transport import CONNECT, is_unreached, sdk_words
 from cai.records import Completion, Values
 
-CLOCKS_APART = 300.0  # seconds by which a provider's clock may be behind ours
+CLOCKS_APART = 7500.0  # seconds by which a provider's clock may be behind ours: an hour that is wrong, and then some
 LONGEST_LINE = 64 * 2**20  # bytes; a line of results is one answer
 READ = 2**16  # bytes at once
 PAGE = 100
