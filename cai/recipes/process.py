@@ -18,7 +18,7 @@ from cai.recipes.play import CommandFailed
 from cai.records import Values
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
-INTERRUPTED = 130  # exit status
+INTERRUPTED = (130, -signal.SIGINT, -signal.SIGTERM)  # exit statuses
 
 
 def run_command(words: Sequence[str], *, is_quiet: bool = False) -> Values:
@@ -34,8 +34,13 @@ def run_command(words: Sequence[str], *, is_quiet: bool = False) -> Values:
     with _passing_on() as running, subprocess.Popen(command, stdout=subprocess.PIPE, **started) as process:
         running.append(process)
         output, said = process.communicate()
-    if process.returncode == INTERRUPTED:
+    if process.returncode in INTERRUPTED:
         raise KeyboardInterrupt
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        raise CommandFailed(
+            f"cai {words[0]} was killed ({name}): if memory was short, ask for less at once; run it again"
+        )
     if process.returncode != 0:
         reason = said.decode().strip().rpartition("\n")[2] if said else "for the reason above"
         raise CommandFailed(f"cai {words[0]} ended with status {process.returncode}: {reason.removeprefix('error: ')}")

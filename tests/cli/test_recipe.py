@@ -67,6 +67,19 @@ def test_an_interrupted_recipe_says_so_and_is_resumed(folder: Path, server: Stub
     assert finish(folder) == 0
 
 
+def test_a_command_that_is_killed_is_named_and_the_recipe_can_be_resumed(folder: Path, server: Stub) -> None:
+    process = begin(folder)
+    server.wait_for_a_request()
+    [pid] = [
+        int(pid) for pid in os.listdir("/proc") if pid.isdigit() and is_in(folder, pid) and int(pid) != process.pid
+    ]
+    os.kill(pid, signal.SIGKILL)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr.splitlines()[-1].startswith("error: cai generate was killed (SIGKILL): if memory was short")
+    assert finish(folder) == 0
+
+
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_recipe_that_is_killed_ends_in_the_same_report_and_pays_nothing_twice(
     folder: Path, server: Stub, kills: int
