@@ -50,4 +50,6 @@ class Guard:
             return RunError(f"{file} is damaged: {reason}; {advice}")
         if name.startswith("SQLITE_BUSY"):
             return RunError(f"{file} is in use: on a network file system a run keeps it for itself; wait for the run")
+        if name == "SQLITE_READONLY_ROLLBACK":
+            return RunError(f"{file} was left in the middle of a write: run the same command again, which mends it")
         return RunError(f"{file} cannot be used: {reason}; see to the folder and its disk, and try again")

@@ -74,6 +74,23 @@ def test_a_kill_leaves_what_was_committed(net: Path, tmp_path: Path) -> None:
         assert store.get(b"1") == DONE and store.get(b"2") is None
 
 
+def test_a_reader_is_told_of_a_kill_in_the_middle_of_a_write(net: Path) -> None:
+    async def main() -> None:
+        with closing(Store(net)) as store:
+            put(store, b"1")
+            store.flush()
+            store.rows.db.execute("PRAGMA cache_size = 5")  # pages, so that what is not committed is written, too
+            store.rows.db.executemany("INSERT INTO charges VALUES (1, ?)", ((number,) for number in range(3_000)))
+            shutil.copytree(net, net / "killed")
+
+    asyncio.run(main())
+    for briefly in (True, False):
+        with pytest.raises(RunError, match="was left in the middle of a write: run the same command again"):
+            Store(net / "killed", read_only=True, briefly=briefly).close()
+    Store(net / "killed").close()
+    assert [call.completion for call in read_calls(net / "killed")] == [DONE]
+
+
 @pytest.mark.parametrize("briefly", [True, False])
 def test_a_reader_is_told_that_a_run_keeps_it_for_itself(
     net: Path, monkeypatch: pytest.MonkeyPatch, briefly: bool
