@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 from cai.calls.feed import FINISH_WITHIN
 from cai.disk.locks import LOCK, is_in_use, lock_folder, missing_folders, unmake
-from cai.disk.reading import exists
 from cai.errors import BudgetReached
 from cai.export.export import cut_again
 from cai.folder.info import INTERRUPTED, find_info, read_info
@@ -204,12 +203,16 @@ async def play(run: Run[Any], *, sends_rows: bool) -> AsyncGenerator[Any, None]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """The lock of the whole run's folder, while its shards are played."""
+    """The lock of the whole run's folder, while its shards are played; a new folder goes again if nothing was asked."""
     made = missing_folders(folder)
-    with lock_folder(folder, lambda: None):
-        yield
-    if made and not exists(folder / SHARDS):
-        unmake(made, (LOCK,))
+    try:
+        with lock_folder(folder, lambda: None):
+            yield
+    finally:
+        if made and not shards_in(folder):
+            with suppress(OSError):
+                (folder / SHARDS).rmdir()
+            unmake(made, (LOCK,))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from cai.runs.kinds.judging import Choose, Judging, verdict_in_words
 from cai.runs.kinds.pairs import describe_source, models_of, read_pairs
 from cai.runs.kinds.pairs_of_row import lasting_names, later_reply
 from cai.runs.kinds.readability import CHECKED
-from cai.runs.kinds.settings import LabelSettings
+from cai.runs.kinds.settings import ALONE, LabelSettings
 from cai.runs.kinds.target import Target
 from cai.runs.run import Run
 from cai.sources.files import Source
@@ -232,7 +232,7 @@ class LabelRun(Run[Label]):
     def _gold(self) -> LabelRun:
         """The run that judges the gold pairs, in a folder inside this one's."""
         changes: Values = dict.fromkeys(("gold", "agreement", "target", "max_candidates", "model", "limit"))
-        changes |= {"pairing": "all", "out": self.out / "gold", "min_confidence": 0.5}  # its labels are not cut
+        changes |= {"pairing": "all", "out": self.out / "gold", "min_confidence": 0.5, **ALONE}  # labels are not cut
         source = self.settings.gold
         pairs = origin = None
         if self._people.lines:  # the file grows: pairs keep their places, and are judged once they have been drawn

@@ -24,6 +24,7 @@ GATE = 0.5  # the threshold of the gate
 VERDICT = 1024  # tokens that a judge may write before it names a letter
 ANNOTATE = 100  # pairs to label by hand: fewer than 50 fit no temperature, and 100 to 500 certify a threshold
 OF_CRITIQUES = ("critic", "rounds", "gate", "draw", "screen_at", "accept", "accept_at")  # settings that only they need
+ALONE: Values = {"workers": None, "ray": None}  # of a run that one process plays
 Few = Annotated[int, Field(ge=1, le=1_000)]
 Share = Annotated[float, Field(ge=0.5, le=1.0)]
 Law = str | Path | Constitution

@@ -20,7 +20,6 @@ from steady import Steady
 from stub import Stub, http, scripted, stub
 
 import cai
-from cai.disk.locks import is_in_use
 from cai.errors import AuthenticationFailed, BudgetReached, RunError, UsageError
 
 CONCURRENCY = 8
@@ -58,14 +57,14 @@ def test_workers_give_the_rows_exports_and_calls_of_one_process(
     "words",
     [
         ("label", "--judge", "openai:m", "-k", "2", "--min-confidence", "0.6"),
-        ("label", "--judge", "openai:m", "-k", "1", "--gold", "gold.jsonl"),
+        ("label", "--judge", "openai:m", "-k", "2", "--gold", "gold.jsonl"),
         ("sample", "--model", "openai:m", "-n", "3"),
         ("sample", "--model", "openai:m", "--best-of", "3", "--judge", "openai:m"),
     ],
 )
 def test_every_kind_of_run_is_what_one_process_makes_of_it(tmp_path: Path, words: tuple[str, ...]) -> None:
     file = many_prompts(tmp_path / "prompts.jsonl", 20)
-    gold = [{"prompt": f"Gold {number}?", "chosen": f"It is {number}.", "rejected": "No."} for number in range(60)]
+    gold = [{"prompt": f"Gold {number}?", "chosen": f"It is {number}", "rejected": "No."} for number in range(60)]
     written(tmp_path / "gold.jsonl", gold)
     with stub() as server:
         for out, workers in (("one", "1"), ("two", "2")):
@@ -110,10 +109,10 @@ def test_a_cap_holds_for_all_workers_together(tmp_path: Path, server: Steady) ->
     generate(file, tmp_path / "whole", server, price=PRICE)
     cost = cost_of([tmp_path / "whole"])
     with pytest.raises(BudgetReached, match=r"--max-cost \S+ USD: \S+ spent"):
-        generate(file, tmp_path / "run", server, price=PRICE, workers=3, max_cost=cost / 2, max_tokens=100)
+        generate(file, tmp_path / "run", server, price=PRICE, workers=2, max_cost=cost / 2, max_tokens=100)
     spent = cost_of(folders(tmp_path / "run"))
     assert cost / 4 < spent <= cost / 2
-    generate(file, tmp_path / "run", server, price=PRICE, workers=3, max_cost=cost * 1.5, max_tokens=100)
+    generate(file, tmp_path / "run", server, price=PRICE, workers=2, max_cost=cost * 1.5, max_tokens=100)
     assert len(rows(tmp_path / "run" / "revisions.jsonl")) == 40
 
 
@@ -159,7 +158,7 @@ def test_an_error_of_one_worker_ends_all_with_one_line(tmp_path: Path) -> None:
         return str(wrong.value)
 
     assert "\n" not in asyncio.run(fail())
-    assert not any(map(is_in_use, folders(tmp_path / "run")))
+    assert not (tmp_path / "run").exists(), "nothing was asked"
 
 
 # Ends
@@ -182,6 +181,7 @@ def test_workers_stop_with_who_started_them_and_go_on_later(tmp_path: Path, numb
     assert len(rows(out / "revisions.jsonl")) == 27
 
 
+@pytest.mark.slow
 def test_workers_end_with_who_started_them_however_that_ended(tmp_path: Path) -> None:
     file, out = many_prompts(tmp_path / "prompts.jsonl", 30), tmp_path / "run"
     with stub("--latency", "0.1") as server:
