@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import importlib.util
 import json
 import shutil
@@ -18,9 +20,12 @@ from batched import KINDS, PROMPTS, PROVIDERS, SDKS, Server, batch_server, cuts,
 from kept import call_keys
 
 import cai
+from cai.calls.batches.follow import Course, Follower
+from cai.calls.batches.service import Standing
 from cai.disk.locks import LOCK, take_lock
 from cai.errors import BudgetReached, MissingExtra, ModelStopped, RunError, ServerDown, UsageError
 from cai.models.remote.batch.offers import OFFERS
+from cai.records import Completion
 from cai.runs.batch_list import batches_in, cancel_batches
 from cai.runs.kinds.generate import GenerateRun
 from cai.runs.kinds.settings import GenerateSettings
@@ -105,6 +110,26 @@ def test_a_wave_is_one_batch_of_what_all_prompts_wait_for(server: Server, tmp_pa
     assert server.did("create") == [line for line in server.did("create") if line.endswith(" of 6")]
     assert len(server.did("create")) == 3  # a reply, a critique, a revision
     assert server.stats()["statuses"] == {"200": 18}
+
+
+def test_a_flow_that_waits_has_no_task_and_keeps_nothing_that_was_said(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tasks, kept = Follower._watch, [], []
+
+    async def watched(follower: Follower, course: Course) -> Standing:
+        standing = await real(follower, course)
+        gc.collect()
+        tasks.append(len(asyncio.all_tasks()))
+        kept.append(sum(isinstance(each, Completion) for each in gc.get_objects()))
+        return standing
+
+    monkeypatch.setattr(Follower, "_watch", watched)
+    before = sum(isinstance(each, Completion) for each in gc.get_objects())
+    prompts = [{"id": f"p{number}", "prompt": f"Question number {number}?"} for number in range(200)]
+    generated(server, tmp_path / "run", prompts=prompts, batch=True, gate=False)
+    assert len(tasks) == 3 and max(tasks) < 10
+    assert max(kept) - before < 10
 
 
 def test_the_first_pairs_show_whether_a_judge_can_be_read_before_the_others_are_sent(
