@@ -246,12 +246,11 @@ def test_options_that_cannot_be_are_refused(tmp_path: Path, words: list[str], pr
     assert problem in failed("report", str(run), *words)
 
 
-def test_the_command_says_what_it_put_into_the_page(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", [revision(0, "second")])
-    out = tmp_path / "a.html"
-    done = cai("report", str(run), "--out", str(out), "--json")
-    summary = json.loads(done.stdout)
-    assert summary["bytes"] == out.stat().st_size
+def test_the_command_says_what_it_put_into_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "run", [revision(0, "second")])
+    monkeypatch.chdir(tmp_path)  # a long path would be cut
+    words = ("report", "run", "--out", "a.html")
+    summary = json.loads(cai(*words, "--json").stdout)
+    assert summary["bytes"] == (tmp_path / "a.html").stat().st_size
     assert summary["sections"][0]["groups"] == {"kept": [1, 1]}
-    lines = cai("report", str(run), "--out", str(out)).stdout
-    assert lines.startswith(f"{run}: generate run, 1 of 1 row shown\n")
+    assert cai(*words).stdout.startswith("run: generate run, 1 of 1 row shown\n")

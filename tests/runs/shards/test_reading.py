@@ -27,10 +27,11 @@ def test_a_row_is_shown_with_its_calls(copy: Path) -> None:
     assert found.calls and not found.notes
 
 
-def test_a_report_has_one_section(copy: Path, tmp_path: Path) -> None:
-    report = make_report([copy], tmp_path / "report.html")
+def test_a_report_has_one_section(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copy.parent)  # a long path would be cut
+    report = make_report([copy.name], tmp_path / "report.html")
     [section] = report.sections
-    assert section.title.endswith(copy.name)
+    assert section.title == copy.name
 
 
 def test_a_view_has_one_source(copy: Path) -> None:
