@@ -195,8 +195,6 @@ def constitution_test(
     retry: str | Sequence[str] = (),
     reuse: str | Path | Sequence[str | Path] = (),
     force: bool = False,
-    workers: int | None = None,
-    ray: str | None = None,
     protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
 ) -> TrialReport: ...
 def evaluate(
@@ -348,8 +346,6 @@ def judge_bench(
     retry: str | Sequence[str] = (),
     reuse: str | Path | Sequence[str | Path] = (),
     force: bool = False,
-    workers: int | None = None,
-    ray: str | None = None,
     principles: int = 3,
 ) -> list[BenchResult]: ...
 def label(

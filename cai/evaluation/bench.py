@@ -46,7 +46,7 @@ from cai.texts.wording import printable, settings_as_keywords, words_of
 
 NOT_ASKED = (
     "gold", "agreement", "calibration", "annotate", "target", "max_candidates", "model", "pairing", "min_confidence",
-    "shard",
+    "shard", "workers", "ray",
 )  # fmt: skip
 Play = Callable[[LabelRun], None]  # plays a run to its end
 
