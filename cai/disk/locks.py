@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import takewhile
@@ -15,11 +16,15 @@ from cai.disk.writing import unwritable
 from cai.errors import RunError
 
 LOCK = ".lock"
+TRIES, PAUSE = 5, 0.02  # seconds: whoever looks whether a folder is in use holds its lock for a moment
 TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what a lock of another process leads to
 
 
-def lock_file(file: IO[bytes], *, wait: bool = True) -> None:
-    """Lock an open file until it is closed; OSError if another process has it and is not waited for."""
+def lock_file(file: IO[bytes], *, wait: bool = True, shared: bool = False) -> None:
+    """Lock an open file until it is closed; OSError if another process has it and is not waited for.
+
+    shared: together with all others who lock it so; on Windows there are none.
+    """
     if os.name == "nt":
         import msvcrt
 
@@ -29,14 +34,15 @@ def lock_file(file: IO[bytes], *, wait: bool = True) -> None:
     else:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
 
 
 def take_lock(path: Path) -> IO[bytes]:
     """Take the folder's lock, which the system lets go when the process ends, however it ends."""
     file = open(path, "ab")  # noqa: SIM115
     try:
-        lock_file(file, wait=False)
+        _lock_soon(file)
     except OSError as error:
         file.close()
         if error.errno in TAKEN:
@@ -46,16 +52,30 @@ def take_lock(path: Path) -> IO[bytes]:
     return file
 
 
+def _lock_soon(file: IO[bytes]) -> None:
+    for left in reversed(range(TRIES)):
+        try:
+            lock_file(file, wait=False)
+            return
+        except OSError as error:
+            if error.errno not in TAKEN or not left:
+                raise
+        time.sleep(PAUSE)
+
+
 def is_in_use(folder: Path) -> bool:
     """Whether a process holds the lock of a folder."""
     if not exists(folder / LOCK):
         return False
     try:
-        take_lock(folder / LOCK).close()
-    except RunError:
-        return True
+        file = open(folder / LOCK, "rb")  # noqa: SIM115
     except OSError:  # it may not be opened by this user
         return False
+    with file:
+        try:
+            lock_file(file, wait=False, shared=True)
+        except OSError:
+            return True
     return False
 
 

@@ -104,12 +104,15 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _check_same(out: Path, first: Part, part: Part) -> None:
-    """Raise RunError if two shards are not of one run, or were not played with one --limit."""
+    """Raise RunError if two shards are not of one run, or not played with one --limit and one version of cai."""
     names = (f"in shard {first.shard.number}", f"in shard {part.shard.number}")
     texts = differences(first.info["identity"], part.info["identity"], names=names)
     limits = [each.info["settings"].get("limit") for each in (first, part)]
     if limits[0] != limits[1]:
         texts += differences({"limit": limits[0]}, {"limit": limits[1]}, names=names)
+    versions = [{"cai": each.info["versions"]["cai"]} for each in (first, part)]
+    if versions[0] != versions[1]:
+        texts += differences(versions[0], versions[1], names=names)
     if texts:
-        advice = "play both with the same command and the same source"
+        advice = "play both with the same command, source and version of cai; what is finished is not asked again"
         raise RunError(f"the shards in {out} are not of one run: {'; '.join(texts)}; {advice}")

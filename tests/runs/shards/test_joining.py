@@ -204,6 +204,18 @@ def test_shards_with_other_limits_are_refused(copy: Path) -> None:
         export_run(copy)
 
 
+def test_shards_that_two_versions_played_are_refused_until_one_has_played_both(
+    copy: Path, three: Path, server: Steady
+) -> None:
+    change(folders(copy)[1], versions={"cai": "0.0.9", "python": "3.11.0"})
+    with pytest.raises(
+        RunError, match=r"not of one run: cai is '\S+' in shard 0, '0\.0\.9' in shard 1; play both with"
+    ):
+        export_run(copy)
+    generate(three.parent / "prompts.jsonl", copy, server, shard="1/3")
+    assert export_run(copy).rows
+
+
 def test_shards_of_a_newer_version_are_refused(copy: Path) -> None:
     change(folders(copy)[1], format=2)
     with pytest.raises(RunError, match="newer cai"):
