@@ -1,12 +1,13 @@
 """What it takes to play a run in shards, and to read them as one: beside the same run without shards.
 
     python benchmarks/shards.py [--rows 100000] [--shards 8]
-    python benchmarks/shards.py --rows 1000000    # about an hour, and 20 GB of disk
+    python benchmarks/shards.py --rows 1000000 --shards 4 --alone    # 15 minutes, and 10 GB of disk
 
 Plays a generate run of one round with a model object in the process, whole and in shards, each in a process of its own,
 and exports both: the rows must be equal to the byte. The baseline of the join is what a script would do: merge the
 files of rows by position, without a journal. CPU is counted, of all threads, since others may use the machine. Then
-the journal as it is written on network file systems, beside that of a local disk.
+the journal as it is written on network file systems, beside that of a local disk. With --alone only the shards are
+played, two at a time, opened once more, joined and exported.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -169,16 +172,45 @@ def measure(rows: int, count: int) -> Iterator[list[str]]:
         shutil.rmtree(place)
 
 
+def measure_alone(rows: int, count: int) -> Iterator[list[str]]:
+    """The rows of the table for shards without anything beside them."""
+    place = Path(tempfile.mkdtemp(prefix="cai-benchmark-"))
+    try:
+        child(__file__, {"act": "prompts", "folder": str(place), "rows": rows})
+        task = {"act": "play", "prompts": str(place / "prompts.jsonl"), "folder": str(place / "parts")}
+        shards = [task | {"shard": f"{number}/{count}"} for number in range(count)]
+        for what in ("play", "open again, with nothing new,"):
+            with ThreadPoolExecutor(2) as pool:
+                done = list(pool.map(partial(child, __file__), shards))
+            together = {name: sum(each[name] for each in done) for name in ("cpu", "seconds")}
+            together["peak"] = max(each["peak"] for each in done)
+            yield [f"{what} {rows:,} rows in {count} shards", "–", told(together, rows), "", ""]
+        for act in ("join", "export"):
+            yield [
+                f"{act} them",
+                "–",
+                told(child(__file__, {"act": act, "folder": str(place / "parts")}), rows),
+                "",
+                "",
+            ]
+    finally:
+        shutil.rmtree(place)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--shards", type=int, default=8)
+    parser.add_argument("--alone", action="store_true", help="play nothing but the shards")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(run_child(json.loads(arguments.child))))
         return
     conditions()
+    if arguments.alone:
+        table(measure_alone(arguments.rows, arguments.shards))
+        return
     table(chain(journals(Path(tempfile.gettempdir())), measure(arguments.rows, arguments.shards)))
 
 
