@@ -10,14 +10,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from forked import fork
 from kept import command, environment, rows
-from recipes.test_play import PROMPTS, RECIPE
 from stub import Stub, stub
 
 MOST_IN_FLIGHT = 4
+DRAWS = ("--only", "draws")  # a stage that is one command
+PROMPTS = [f"Question {number}?" for number in range(4)]
+RECIPE = """
+name: small
+vars: {model: "openai:tiny@URL/v1", prompts: prompts.jsonl, rounds: 1}
+stages:
+  draft:
+    generate: {prompts: $prompts, model: $model, rounds: $rounds, concurrency: 4, gate: false}
+    export: {split: 0.5}
+  draws: {sample: {prompts: $prompts, model: $model, n: 2, concurrency: 4}}
+"""
 
 
 @pytest.fixture
@@ -39,13 +50,13 @@ def test_a_dry_run_prints_the_commands_and_runs_none(folder: Path, server: Stub)
     first, second, *others = ended.stdout.splitlines()
     assert first.startswith("cai generate prompts.jsonl --model openai:tiny@") and "--rounds 2 " in first
     assert second == "cai export --split 0.5 runs/small/draft"
-    assert len(others) == 3 and not (folder / "runs").exists() and server.stats()["requests"] == 0
+    assert len(others) == 1 and not (folder / "runs").exists() and server.stats()["requests"] == 0
 
 
 def test_the_summary_has_every_stage(folder: Path) -> None:
     ended = fork(["run", "recipe.yaml", "--json"], folder, environment())
     assert ended.status == 0, ended.stderr
-    assert json.loads(ended.stdout)["ran"] == ["draft", "draws", "labels", "audited"]
+    assert json.loads(ended.stdout)["ran"] == ["draft", "draws"]
     again = fork(["run", "recipe.yaml"], folder, environment())
     assert again.status == 0 and "nothing was left to do: no model was asked" in again.stderr
 
@@ -53,22 +64,22 @@ def test_the_summary_has_every_stage(folder: Path) -> None:
 def test_a_stage_that_fails_ends_it_with_its_own_line(folder: Path) -> None:
     ended = fork(["run", "recipe.yaml", "--set", "prompts=nothing.jsonl"], folder, environment())
     assert ended.status == 1
-    assert "nothing.jsonl" in ended.stderr and "draft    failed" in ended.stderr
+    assert "nothing.jsonl" in ended.stderr and "draft  failed" in ended.stderr
     assert ended.stderr.splitlines()[-1] == "error: cai generate ended with status 1: for the reason above"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_recipe_says_so_and_is_resumed(folder: Path, server: Stub, number: signal.Signals) -> None:
-    process = begin(folder)
+    process = begin(folder, *DRAWS)
     server.wait_for_a_request()
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130 and stderr.splitlines()[-1] == "interrupted"
-    assert finish(folder) == 0
+    assert finish(folder, *DRAWS) == 0
 
 
 def test_a_command_that_is_killed_is_named_and_the_recipe_can_be_resumed(folder: Path, server: Stub) -> None:
-    process = begin(folder)
+    process = begin(folder, *DRAWS)
     server.wait_for_a_request()
     [pid] = [
         int(pid) for pid in os.listdir("/proc") if pid.isdigit() and is_in(folder, pid) and int(pid) != process.pid
@@ -76,8 +87,8 @@ def test_a_command_that_is_killed_is_named_and_the_recipe_can_be_resumed(folder:
     os.kill(pid, signal.SIGKILL)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert stderr.splitlines()[-1].startswith("error: cai generate was killed (SIGKILL): if memory was short")
-    assert finish(folder) == 0
+    assert stderr.splitlines()[-1].startswith("error: cai sample was killed (SIGKILL): if memory was short")
+    assert finish(folder, *DRAWS) == 0
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
@@ -97,18 +108,17 @@ def test_a_recipe_that_is_killed_ends_in_the_same_report_and_pays_nothing_twice(
     assert (folder / "runs" / "small" / "report.html").exists()
     twice = len(PROMPTS)  # each prompt of `draws` is asked twice alike
     assert server.stats()["duplicates"] <= twice + kills * MOST_IN_FLIGHT
-    assert len(rows(folder / "runs" / "small" / "labels" / "labels.jsonl")) == len(PROMPTS)
+    assert len(rows(folder / "runs" / "small" / "draws" / "candidates.jsonl")) == len(PROMPTS)
 
 
-def begin(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command("run", "recipe.yaml"), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    )  # fmt: skip
+def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
+    typed = command("run", "recipe.yaml", *words)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(typed, cwd=folder, env=environment(), start_new_session=True, **pipes)
 
 
-def finish(folder: Path) -> int:
-    ended = fork(["run", "recipe.yaml"], folder, environment())
+def finish(folder: Path, *words: str) -> int:
+    ended = fork(["run", "recipe.yaml", *words], folder, environment())
     return ended.status
 
 
