@@ -246,6 +246,7 @@ def evaluate(
     tasks: str | None = None,
     fail_on: str | None = None,
     training_data: Sequence[str] = (),
+    refuse_leaks: bool = False,
 ) -> Evaluation: ...
 def export_run(
     folder: str | Path,

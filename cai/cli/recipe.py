@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, Entry]] = {  # that recipes may use: where each i
     "train kto": ("train", {}),
     "train reward": ("train", {}),
     "merge": ("chat", {}),
-    "evaluate": ("evaluate", {}),
+    "evaluate": ("evaluate", {"defaults": {"refuse_leaks": True}}),
     "judge calibrate": ("judge", {}),
     "judge bench": ("judge", {}),
     "constitution test": ("constitution", {}),

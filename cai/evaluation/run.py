@@ -172,6 +172,8 @@ class EvaluateRun:
 
         What an earlier session of the evaluation has finished is left out.
         """
+        if self.settings.refuse_leaks:
+            self.leaks.check()
         for run in self._runs():
             if self._is_finished(run):
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Command:
     """A command by the name that recipes call it by, such as `train sft`.
 
     into: the option that takes its folder, or `file` in it; None: its argument does. required: settings that must be
-    given. grows: whether its folder takes a setting that was raised.
+    given. grows: whether its folder takes a setting that was raised. defaults: settings of a stage that does not state
+    them.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Command:
     file: str | None = None
     required: frozenset[str] = frozenset()
     grows: bool = False
+    defaults: Object = field(default_factory=dict)
 
     def words(self, settings: Object) -> list[str]:
         """The words of the command line for settings."""
@@ -65,7 +67,7 @@ class Command:
         """The same, with the folder that its result goes to."""
         place = str(folder / self.file) if self.file else str(folder)
         into = [place] if self.into is None else [self.into, place]
-        return [*self.words(settings), *into]
+        return [*self.words({**self.defaults, **settings}), *into]
 
 
 def option_words(parameter: Parameter, values: list[Any]) -> list[str]:

@@ -50,6 +50,12 @@ def test_an_evaluation_makes_the_very_calls_that_sample_and_label_make(
     assert keys_of(tmp_path / "out" / "labels") == keys_of(tmp_path / "l")
 
 
+def test_an_evaluation_on_what_was_trained_on_can_be_refused_before_anything_is_asked(ask: Ask, tmp_path: Path) -> None:
+    with pytest.raises(CaiError, match=r"--refuse-leaks: .* prompts are in the training data"):
+        ask("openai:one", training_data=[str(tmp_path / "prompts.jsonl")], refuse_leaks=True)
+    assert not (tmp_path / "out" / "replies").exists()
+
+
 def test_the_same_evaluation_again_asks_nothing_and_says_the_same(ask: Ask, tmp_path: Path) -> None:
     first = ask("openai:one", n=2)
     calls = [keys_of(tmp_path / "out" / name) for name in ("replies", "labels")]

@@ -209,6 +209,14 @@ def test_the_cap_is_that_of_all_stages_together(bench: Bench) -> None:
     assert words[0] == "sample" and float(words[words.index("--max-cost") + 1]) == pytest.approx(0.001)
 
 
+def test_an_evaluation_on_its_training_data_is_refused_unless_the_stage_allows_it(bench: Bench) -> None:
+    for given, expected in (("", True), (", refuse_leaks: false", False)):
+        bench.write(f"name: a\nstages:\n  eval: {{evaluate: {{models: openai:x, against: openai:y{given}}}}}\n")
+        playing = Playing(read_recipe(bench.path, known()), bench.folder / "out", Wishes())
+        [words] = playing.commands(playing.jobs[0])
+        assert ("--refuse-leaks" in words) == expected
+
+
 def test_two_processes_cannot_play_one_recipe(bench: Bench) -> None:
     def run(words: Sequence[str]) -> Values:
         with pytest.raises(RunError, match="is in use by another process"):

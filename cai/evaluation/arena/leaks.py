@@ -34,6 +34,13 @@ class Leaks(Record):
     compared: tuple[str, ...] = ()  # training data that was read, each with its rows
     missing: tuple[str, ...] = ()  # and that could not be, each with why
 
+    def check(self) -> None:
+        """Raise CaiError if any prompt was found."""
+        if self.same or self.near:
+            raise CaiError(
+                f"--refuse-leaks: {'; '.join(self.lines())}; evaluate on prompts that no model was trained on"
+            )
+
     def lines(self) -> Iterator[str]:
         """What was found, for people to read."""
         if self.compared:

@@ -66,7 +66,9 @@ class EvaluateSettings(PromptSettings):
         description="Training data to look for the prompts in; repeatable (default: what the models' folders name).",
         json_schema_extra={"repeat": True},
     )
-
+    refuse_leaks: bool = Field(
+        False, description="Ask nothing if prompts of the evaluation are in the training data of its models."
+    )
     out: str | Path | None = Field(
         None, description="Folder of the evaluation (default: runs/evaluation-<hash>, in Python, too)."
     )

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from cai.errors import CaiError
 from cai.evaluation.arena.figures import Contestant
 from cai.evaluation.arena.leaks import Leaks, find_leaks
 from cai.evaluation.arena.provenance import with_training
@@ -85,6 +86,16 @@ def test_what_the_folder_of_a_model_names_is_looked_at_by_default(tmp_path: Path
     [line, examples] = leaks.lines()
     assert line == f"1 of 2 prompts are in the training data (1 the same, 0 nearly): {file} (20 rows)"
     assert examples == "such as: 'What is 3 plus 3 in words?'"
+
+
+def test_leaks_can_be_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.jsonl", [pair("Which plants like shade?")])
+    find_leaks([user("Who was the first on the moon?")], [], [str(file)]).check()
+    leaks = find_leaks([user("Which plants like shade?")], [], [str(file)])
+    with pytest.raises(
+        CaiError, match=r"--refuse-leaks: 1 of 1 prompt are in the training data .*; evaluate on prompts"
+    ):
+        leaks.check()
 
 
 def test_data_is_found_beside_the_folder_if_the_training_was_started_elsewhere(
