@@ -34,9 +34,12 @@ def is_through(run: Any, folder: RunFolder) -> bool:
     They have ended, too: a count of the records in a file is not what decides that none is left.
     """
     is_over = folder.info.get("stopped", INTERRUPTED) is None and not folder.growth
-    if run.total is None or run.shard is not None or not is_over or not folder.has_source():
+    if run.total is None or not is_over or not folder.has_source():
         return False
+    end = run.total
+    if run.shard is not None:  # whose positions are apart
+        end = run.shard.number + run.total * run.shard.count
     rows = folder.store.rows
-    counts = rows.count(run.total)
+    counts = rows.count(end)
     is_settled = counts.keys().isdisjoint(folder.retried) and not rows.is_growing()
     return is_settled and counts[DONE] > 0 and counts.total() == run.total

@@ -82,20 +82,21 @@ def one_failed(prompts: Path, out: Path) -> None:
         db.execute("UPDATE inputs SET state = 'model_error' WHERE position = 7")
 
 
+@pytest.mark.parametrize("shard", [None, "1/3"])
 @pytest.mark.parametrize(
     ("change", "given"),
     [(None, {}), (None, {"n": 3}), (None, {"limit": 299}), (one_prompt_more, {}), (killed, {}), (one_failed, {})],
     ids=["nothing", "more replies", "fewer prompts", "a prompt more", "a kill", "a row that failed"],
 )
 def test_prompts_are_read_again_only_if_there_may_be_something_to_do(
-    tmp_path: Path, change: Callable[[Path, Path], None] | None, given: dict[str, Any]
+    tmp_path: Path, change: Callable[[Path, Path], None] | None, given: dict[str, Any], shard: str | None
 ) -> None:
     prompts, out = tmp_path / "prompts.jsonl", tmp_path / "out"
     prompts.write_text("".join(f'{{"id": "q{n}", "prompt": "Question {n}?"}}\n' for n in range(300)))
-    run(prompts, out, two()[0])
+    folder = run(prompts, out, two()[0], shard=shard).out
     if change is not None:
-        change(prompts, out)
-    again = setup(prompts, out, two()[0], **given)
+        change(prompts, folder)
+    again = setup(prompts, out, two()[0], shard=shard, **given)
     read: list[Place] = []
     items = again.items()
     again.items = lambda: (read.append(place) or place for place in items)
