@@ -46,7 +46,9 @@ def figure(summary: Object, key: str) -> float:
         return 0
     found = _within(value, last, key)
     if isinstance(found, bool) or not isinstance(found, int | float):
-        raise UsageError(f"expect {key!r} is no number but {found!r}: name a figure of --json")
+        raise UsageError(
+            f"expect {key!r} is not a number but {found!r}: name a figure that the command prints with --json"
+        )
     return found
 
 

@@ -89,12 +89,7 @@ class Playing:
         entry = self.state.entries.get(job.name)
         if entry is None or entry.status != "finished":
             return False
-        edits = differences(entry.files, files_of(self.out / entry.folder))
-        if edits:
-            raise RunError(
-                f"{self.out / entry.folder}: {listed(edits, 3)} since stage {job.stage.name} wrote it: restore it, or "
-                f"--redo {job.stage.name}"
-            )
+        self._check_unedited(entry)
         changes = self._changes(job, entry)
         if changes and not job.stage.command.grows:
             raise RunError(
@@ -102,6 +97,15 @@ class Playing:
                 "it and what follows from it anew, in new folders"
             )
         return not changes
+
+    def _check_unedited(self, entry: Entry) -> None:
+        """Raise RunError if the results of a finished job are not what it wrote."""
+        edits = differences(entry.files, files_of(self.out / entry.folder))
+        if edits:
+            raise RunError(
+                f"{self.out / entry.folder}: {listed(edits, 3)} since stage {entry.stage} wrote it: restore it, or "
+                f"--redo {entry.stage}"
+            )
 
     def _changes(self, job: Job, entry: Entry) -> list[str]:
         words = tuple(kept_words(job))
@@ -117,6 +121,7 @@ class Playing:
             entry = self.state.entries.get(name)
             if entry is None or entry.status != "finished":
                 raise RunError(f"stage {job.name} needs {name}, which is not finished: run it first")
+            self._check_unedited(entry)
             inputs[f"@{name}"] = hash_of_files(entry.files)
         for step in job.steps:
             for text in texts_in(step.settings):

@@ -47,7 +47,7 @@ def run_command(words: Sequence[str], *, is_quiet: bool = False) -> Values:
     try:
         values: Values = orjson.loads(output)
     except orjson.JSONDecodeError:
-        raise CommandFailed(f"cai {words[0]} printed what is no JSON: {output[:80]!r}") from None
+        raise CommandFailed(f"cai {words[0]} did not print JSON: {output[:80]!r}") from None
     return values
 
 

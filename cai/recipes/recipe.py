@@ -258,11 +258,11 @@ class _Reader:
         known = set(self._content.stages)
         for reference in references(value):
             if reference.stage not in known:
-                raise self._fault(f"@{reference.stage} is no stage; {nearest(reference.stage, known)}", *place)
+                raise self._fault(f"@{reference.stage} is not a stage; {nearest(reference.stage, known)}", *place)
         variables = {*self._content.vars, *self._content.matrix, TURN}
         for name in variables_in(value):
             if name not in variables:
-                raise self._fault(f"${name} is no variable; {nearest(name, variables)}", *place)
+                raise self._fault(f"${name} is not a variable; {nearest(name, variables)}", *place)
 
     def _check_secret(self, value: Any, place: Place) -> None:
         if SECRET.search(str(value)):

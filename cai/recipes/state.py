@@ -11,9 +11,10 @@ from typing import Any, Literal
 import orjson
 from pydantic import Field, ValidationError
 
-from cai.disk.reading import read_object
+from cai.disk.reading import exists, read_object
 from cai.disk.writing import write_atomically
 from cai.errors import RunError
+from cai.folder.shards.layout import SHARDS
 from cai.records import Record
 from cai.texts.wording import one_line
 
@@ -24,7 +25,7 @@ BESIDES = (
     "run.json", "README.md", ".texts", FILE, "metrics.jsonl", "report.html", "training.json", "gold", "gold.jsonl",
 )  # fmt: skip
 ENDINGS = (".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal", ".log", ".png", ".svg", ".part", ".lock")
-FOLDERS = ("checkpoint", "shards")
+FOLDERS = ("checkpoint", SHARDS)
 Status = Literal["waiting", "running", "finished", "failed"]
 
 
@@ -72,7 +73,12 @@ def _read(path: Path) -> tuple[str, dict[str, Entry]]:
 
 
 def files_of(folder: Path) -> dict[str, str]:
-    """The hashes of a folder's results by their names; of nothing that differs between two equal runs."""
+    """The hashes of a folder's results by their names; of nothing that differs between two equal runs.
+
+    A folder that is gone has none.
+    """
+    if not exists(folder):
+        return {}
     return {str(path.relative_to(folder)): hash_of(path) for path in sorted(_results(folder))}
 
 
@@ -106,6 +112,21 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
 
 
 def cost_of(folder: Path) -> float:
-    """What the runs in a folder have cost so far, in USD; a run whose price is not known counts nothing."""
-    costs = [read_object(path).get("cost_usd") for path in folder.rglob("run.json")]
+    """What the runs in a folder have cost so far, in USD; a run whose price is not known counts nothing.
+
+    Shards that are joined are in the sum of their run already.
+    """
+    runs = set(folder.rglob("run.json"))
+    joined = {path for path in runs if any(_whole_of(path, at) in runs for at in _shards_above(path))}
+    costs = [read_object(path).get("cost_usd") for path in sorted(runs - joined)]
     return math.fsum(filter(None, costs))
+
+
+def _shards_above(path: Path) -> list[Path]:
+    return [each for each in path.parents if each.name == SHARDS]
+
+
+def _whole_of(path: Path, shards: Path) -> Path:
+    """The run.json of the run that a shard's run is a part of: that of its labels for labels."""
+    inside = path.relative_to(shards).parts[1:]
+    return shards.parent.joinpath(*inside)

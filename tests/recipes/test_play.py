@@ -16,6 +16,7 @@ from stub import Stub, stub
 from cai.errors import CaiError, RunError, UsageError
 from cai.recipes.play import CommandFailed, Playing, Wishes
 from cai.recipes.recipe import read_recipe
+from cai.recipes.state import cost_of
 from cai.records import Values
 
 RECIPE = """
@@ -146,6 +147,11 @@ def test_an_edit_by_hand_is_refused(bench: Bench) -> None:
         RunError, match=r"draft: sft\.jsonl has changed since stage draft wrote it: restore it, or --redo"
     ):
         bench.play()
+    with pytest.raises(RunError, match=r"sft\.jsonl has changed since stage draft wrote it"):
+        bench.play(only=("audited",))
+    file.unlink()
+    with pytest.raises(RunError, match=r"sft\.jsonl is gone since stage draft wrote it"):
+        bench.play()
     file.write_bytes(before)
     assert bench.play().ran == []
 
@@ -164,7 +170,7 @@ def test_a_gate_that_does_not_hold_ends_the_recipe_each_time(bench: Bench) -> No
     ("gate", "message"),
     [
         ("rwos", r"there is no 'rwos' in what the command says with --json; did you mean 'rows'"),
-        ("stopped", "no number"),
+        ("stopped", "not a number"),
     ],
 )
 def test_a_gate_without_a_figure_is_refused(bench: Bench, gate: str, message: str) -> None:
@@ -215,6 +221,16 @@ def test_an_evaluation_on_its_training_data_is_refused_unless_the_stage_allows_i
         playing = Playing(read_recipe(bench.path, known()), bench.folder / "out", Wishes())
         [words] = playing.commands(playing.jobs[0])
         assert ("--refuse-leaks" in words) == expected
+
+
+def test_shards_that_are_joined_cost_once(tmp_path: Path) -> None:
+    costs = {"": 3.0, "shards/0": 1.0, "shards/1": 2.0, "labels": 0.5, "shards/0/labels": 0.5}
+    for name, cost in costs.items():
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "run.json").write_text(f'{{"cost_usd": {cost}}}')
+    assert cost_of(tmp_path) == 3.5
+    (tmp_path / "run.json").unlink()
+    assert cost_of(tmp_path) == 3.5
 
 
 def test_two_processes_cannot_play_one_recipe(bench: Bench) -> None:

@@ -33,11 +33,11 @@ FAULTS = {  # what is wrong → the stages, and what is said
     "a list for one value": (HEAD + "  a: {generate: {model: [a, b]}}\n", r"4: 'model' takes one value, not a list"),
     "a stage that is not there": (
         HEAD + "  draft: {generate: {}}\n  b: {label: {source: '@darft'}}\n",
-        r"5: @darft is no stage; did you mean 'draft'\?",
+        r"5: @darft is not a stage; did you mean 'draft'\?",
     ),
     "a variable that is not there": (
         HEAD + "  a: {generate: {model: $modle}}\n",
-        r"4: \$modle is no variable; did you",
+        r"4: \$modle is not a variable; did you",
     ),
     "a cycle": (
         HEAD + "  a: {sample: {prompts: '@b', model: local}}\n  b: {sample: {prompts: '@a', model: local}}\n",
