@@ -212,7 +212,7 @@ async def _all_of(queue: asyncio.Queue[Any]) -> list[Any]:
 
 
 class Player:
-    """A worker as an actor: plays one shard; a new life of it goes on where the last one was killed."""
+    """A worker as an actor: plays one shard; if Ray restarts it, it resumes where it was killed."""
 
     async def play(self, mailbox: Any, number: int, job: Job) -> None:
         """Play a shard to its end."""
