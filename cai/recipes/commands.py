@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,10 @@ REFUSED = {  # settings that a recipe may not have, and why
     "push": "a recipe publishes nothing: push the folder once you have read it",
     "headers": "headers may hold keys, and recipes are shared: name a server whose key is in the environment",
 }
+SECRET = re.compile(  # as providers write their keys, and what an address can hold of one
+    r"\b(?:sk|hf|xai|gsk)[-_][\w-]{16,}|\bAIza[\w-]{30,}|://[^/\s@]+@|[?&](?:api[-_]?)?(?:key|token|sig)=",
+    re.IGNORECASE,
+)
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from cai.errors import InputError, UsageError
-from cai.recipes.commands import REFUSED, Command, check_setting
+from cai.recipes.commands import REFUSED, SECRET, Command, check_setting
 from cai.recipes.gates import GATE
 from cai.recipes.words import STAGE, VARIABLE, references, variables_in
 from cai.records import Object, Values
@@ -22,7 +22,6 @@ from cai.sources.yamlfile import Document, Place
 from cai.texts.wording import nearest
 
 TURN = "turn"  # the variable that counts the turns of a loop, from 1
-SECRET = re.compile(r"\b(?:sk|hf|xai|gsk|AIza)[-_][\w-]{16,}|\bAIza[\w-]{30,}")  # as providers write their keys
 NAME_FORM = "letters, digits, '.', '_' and '-', at most 64"
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -142,6 +141,8 @@ def _assigned(recipe: Recipe, assignments: Iterable[str]) -> Values:
         if name not in recipe.variables:
             known = nearest(name, recipe.variables) if recipe.variables else "it has no vars"
             raise UsageError(f"--set {name}: {recipe.path} has no such variable; {known}")
+        if SECRET.search(text):
+            raise UsageError(f"--set {name} holds what looks like a key: put it into an environment variable")
         try:
             values[name] = yamlfile.parse(text).value
         except yamlfile.BadYaml as error:

@@ -49,6 +49,14 @@ FAULTS = {  # what is wrong → the stages, and what is said
         HEAD + "  a: {generate: {system: sk-proj-abcdefghijklmnopqrst}}\n",
         r"4: 'system' holds what looks like a key: put it into an environment variable",
     ),
+    "a key in an address": (
+        HEAD + "  a: {generate: {base_url: 'https://me:Zq8vW2mT@host/v1'}}\n",
+        r"4: 'base_url' holds what looks like a key",
+    ),
+    "a key in the query of a model's address": (
+        HEAD + "  a: {generate: {model: 'openai:x@https://host/v1?api-key=Zq8vW2mT'}}\n",
+        r"4: 'model' holds what looks like a key",
+    ),
     "a header": (HEAD + "  a: {generate: {headers: ['X-Key: 1']}}\n", r"4: 'headers': headers may hold keys"),
     "a loop without an end of its turns": (
         "name: small\nrepeat: 2\nstages:\n  a: {generate: {}}\n",
@@ -81,6 +89,7 @@ def test_a_fault_is_said_with_its_line(read: Read, text: str, message: str) -> N
     [
         ("modle=x", "has no such variable; did you mean 'model'"),
         ("model", "must be NAME=VALUE"),
+        ("model=openai:x@https://me:Zq8vW2mT@host", "--set model holds what looks like a key"),
         ("model=[", "--set model="),
     ],
 )
