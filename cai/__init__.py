@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any
 
 _NAMES = {  # of each module; type checkers read them in __init__.pyi, which `python tests/doors.py --write` writes
+    "cai.cli.recipe": "run_recipe",
     "cai.constitution.files": "list_constitutions load_constitution",
     "cai.constitution.principles": "Constitution Principle",
     "cai.errors": "CaiError",

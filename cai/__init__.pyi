@@ -3,6 +3,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cai.cli.recipe import run_recipe as run_recipe
 from cai.constitution.files import list_constitutions as list_constitutions
 from cai.constitution.files import load_constitution as load_constitution
 from cai.constitution.principles import Constitution as Constitution

@@ -1,12 +1,14 @@
-"""The command `cai run`: a recipe, which is our own commands in order."""
+"""The command `cai run` and the function behind it: a recipe, which is our own commands in order."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
@@ -18,7 +20,8 @@ from cai.texts.wording import clock, option
 
 if TYPE_CHECKING:
     from cai.recipes.commands import Command, Parameter
-    from cai.recipes.play import Playing
+    from cai.recipes.play import Playing, Wishes
+    from cai.records import Values
 
 Entry = dict[str, Any]
 COMMANDS: dict[str, tuple[str, Entry]] = {  # that recipes may use: where each is defined, and what its folder is
@@ -43,10 +46,48 @@ JSON = ("extra_body",)
 SWITCHED = ("gate",)  # numbers that an option of their own switches off
 
 app = typer.Typer(rich_markup_mode=None)
+log = logging.getLogger(__name__)
+
+
+def run_recipe(
+    recipe: str | Path,
+    out: str | Path | None = None,
+    *,
+    set: Mapping[str, Any] | None = None,
+    only: Sequence[str] = (),
+    until: str | None = None,
+    redo: Sequence[str] = (),
+    max_cost: float | None = None,
+    tell: Callable[[str], object] = log.info,
+) -> Values:
+    """Run a recipe as `cai run` does, each of its commands in a process of its own; what became of every stage.
+
+    recipe: a file, or the name of a built-in. out: the folder of its stages; None: runs/NAME. set: values for variables
+    of the recipe. only, until, redo: stages, as for `cai run`. max_cost: USD for all stages together. tell: gets what
+    happens, a line at a time. The same call resumes.
+    Raises InputError for a fault of the file, UsageError for a stage or variable that it has not, RunError for what was
+    finished and has changed since, and CaiError for a command that fails and a gate that does not hold.
+    """
+    from cai.recipes.play import Wishes
+    from cai.recipes.process import run_command
+
+    assignments = [f"{name}={dumps(value)}" for name, value in (set or {}).items()]
+    playing = _playing(str(recipe), out, assignments, Wishes(tuple(only), until, tuple(redo), max_cost))
+    playing.play(run_command, tell)
+    playing.report(run_command)
+    return playing.summary()
+
+
+def _playing(recipe: str, out: str | Path | None, assignments: Iterable[str], wishes: Wishes) -> Playing:
+    from cai.recipes.play import Playing
+    from cai.recipes.recipe import read_recipe
+
+    chosen = read_recipe(recipe, commands(), assignments)
+    return Playing(chosen, Path(out) if out else Path("runs") / chosen.name, wishes)
 
 
 @app.command("run")
-def run_recipe(
+def run(
     recipe: Annotated[str, typer.Argument(help="A recipe: a built-in NAME or a PATH.")],
     out: Annotated[Path | None, typer.Option(help="Folder of its stages (default: runs/NAME).")] = None,
     set: Annotated[list[str] | None, typer.Option(help="Set a variable: NAME=VALUE; repeatable.")] = None,
@@ -72,13 +113,10 @@ def run_recipe(
     """
     from cai.cli.terminal import console
     from cai.recipes.plan import plan as plan_recipe
-    from cai.recipes.play import Playing, Wishes
+    from cai.recipes.play import Wishes
     from cai.recipes.process import run_command
-    from cai.recipes.recipe import read_recipe
 
-    chosen = read_recipe(recipe, commands(), set or ())
-    wishes = Wishes(tuple(only or ()), until, tuple(redo or ()), max_cost)
-    playing = Playing(chosen, out or Path("runs") / chosen.name, wishes)
+    playing = _playing(recipe, out, set or (), Wishes(tuple(only or ()), until, tuple(redo or ()), max_cost))
     if plan:
         print_report(plan_recipe(playing, partial(run_command, is_quiet=True)), json)
         return

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 Prompts = Annotated[
     str | None,
     typer.Argument(
-        help="A .jsonl(.gz), .csv, .txt or .parquet file, hf:org/name, or - (default: 64 built-in prompts)."
+        help="A .jsonl(.gz), .csv, .txt or .parquet file, hf:org/name, -, or a built-in set: builtin (64 prompts, the "
+        "default), contrast or ordinary."
     ),
 ]
 Source = Annotated[str, typer.Argument(help="A run of cai generate or cai sample, or a file of pairs.")]

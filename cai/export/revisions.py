@@ -52,6 +52,7 @@ class RevisionCut(Cut):
         self.verdicts = Counter[str | None]()  # of the gate; None: its answer could not be read
         self.screens = Counter[bool]()  # of the screens, whether they found a principle that the reply goes against
         self.accepted = Counter[bool]()  # of the revisions that a judge compared with the reply
+        self.unreasoned = 0  # SFT rows that want their model's reasoning and have none
 
     def cut(self) -> None:
         """Cut both kinds of rows from each revision."""
@@ -65,6 +66,8 @@ class RevisionCut(Cut):
                     if why is not None:
                         name, words = why
                         why = name, f"round {sft_row['round']}: {words}"
+                    elif self.options.sft_reasoning:
+                        self.unreasoned += _reasoning(row, sft_row["round"]) is None
                     self.put("sft", side, sft_row, why, position)
                 for pair, why in self._pairs(row):
                     self.put("dpo", side, pair, why, position)
@@ -143,13 +146,19 @@ def sft_rows(row: Row, options: ExportOptions) -> list[tuple[str, Row]]:
 def _sft_row(row: Row, text: str, number: int, principles: list[str], options: ExportOptions) -> Row:
     learned = text
     if options.sft_reasoning:
-        author = row["rounds"][number - 1] if number else row
-        learned = with_reasoning(text, author.get("reasoning"))
+        learned = with_reasoning(text, _reasoning(row, number))
     return {
         **conversation(row["prompt"], learned, options.sft_format),
         **_provenance(row, number, principles),
         "changed": text.strip() != row["initial"].strip(),
     }
+
+
+def _reasoning(row: Row, number: int) -> str | None:
+    """What its model thought before it wrote the text of a round, 0 for the first reply; None: nothing is known."""
+    author = row["rounds"][number - 1] if number else row
+    reasoning: str | None = author.get("reasoning")
+    return reasoning
 
 
 def pair(row: Row) -> Row:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from cai.errors import UsageError
 from cai.recipes.recipe import TURN, Recipe, Stage, Step
 from cai.recipes.words import REFERENCE, reference_in, references, replaced, texts_in, variables_in, with_variables
 from cai.records import Object, Values
@@ -97,9 +98,21 @@ def _job(recipe: Recipe, stage: Stage, point: Point, turn: int, turns: Sequence[
     if turn > 1:
         variables |= located(recipe.next, turn - 1)
     filled = with_variables(located(_settings(stage), turn), variables)
-    steps = [replace(step, settings=settings) for step, settings in zip(stage.steps, filled, strict=True)]
+    steps = [
+        replace(step, settings=_valued(step, settings)) for step, settings in zip(stage.steps, filled, strict=True)
+    ]
     needs = tuple(dict.fromkeys(job_names_in(filled)))
     return Job(_name(recipe, stage.name, point), stage, point, tuple(steps), needs)
+
+
+def _valued(step: Step, settings: Object) -> Object:
+    """The settings that have a value: a variable without one leaves its setting out."""
+    valued = {key: value for key, value in settings.items() if value is not None}
+    missing = sorted(step.command.required - set(valued))
+    if missing:
+        name = str(step.settings[missing[0]]).lstrip("$")
+        raise UsageError(f"cai {step.command.name} needs {missing[0]!r}, and ${name} has no value: --set {name}=VALUE")
+    return valued
 
 
 def _settings(stage: Stage) -> list[Object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from cai.errors import InputError, UsageError
 from cai.recipes.commands import REFUSED, SECRET, Command, check_setting
 from cai.recipes.gates import GATE
-from cai.recipes.words import STAGE, VARIABLE, references, variables_in
+from cai.recipes.words import STAGE, VARIABLE, reference_in, references, variables_in
 from cai.records import Object, Values
 from cai.sources import yamlfaults, yamlfile
 from cai.sources.files import folder, path_of
@@ -33,7 +33,9 @@ class RecipeFile(BaseModel):
 
     name: Name = Field(description="Names the recipe, and the folder of its stages under runs.")
     description: str = Field("", description="What it does, what it took, and what came out.")
-    vars: dict[str, Any] = Field({}, description="Values that stages name as $NAME; --set NAME=VALUE overrides them.")
+    vars: dict[str, Any] = Field(
+        {}, description="Values that stages name as $NAME; --set replaces them; null leaves the setting out."
+    )
     matrix: dict[str, list[Any]] = Field({}, description="Variables with several values: all stages run for each.")
     repeat: int = Field(1, ge=1, le=100, description="Turns of a loop; $turn counts them from 1.")
     next: dict[str, Any] = Field({}, description="Variables that each later turn sets from the one before: '@stage'.")
@@ -127,24 +129,23 @@ def read_recipe(name_or_path: str | Path, commands: Mapping[str, Command], assig
     except ValidationError as error:
         first = yamlfaults.explain(error, document, KEYS, {"name": NAME_FORM})[0]
         raise InputError(first.message, path, first.line) from None
-    reader = _Reader(path, document, content, commands)
-    recipe = reader.recipe()
-    return replace(recipe, variables={**recipe.variables, **_assigned(recipe, assignments)})
+    content.vars.update(_assigned(path, content.vars, assignments))
+    return _Reader(path, document, content, commands).recipe()
 
 
-def _assigned(recipe: Recipe, assignments: Iterable[str]) -> Values:
+def _assigned(path: Path, variables: Values, assignments: Iterable[str]) -> Values:
     values: Values = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment} must be NAME=VALUE")
-        if name not in recipe.variables:
-            known = nearest(name, recipe.variables) if recipe.variables else "it has no vars"
-            raise UsageError(f"--set {name}: {recipe.path} has no such variable; {known}")
+        if name not in variables:
+            known = nearest(name, variables) if variables else "it has no vars"
+            raise UsageError(f"--set {name}: {path} has no such variable; {known}")
         if SECRET.search(text):
             raise UsageError(f"--set {name} holds what looks like a key: put it into an environment variable")
         try:
-            values[name] = yamlfile.parse(text).value
+            values[name] = text if reference_in(text) else yamlfile.parse(text).value
         except yamlfile.BadYaml as error:
             raise UsageError(f"--set {assignment}: {error.message}") from None
     return values

@@ -81,7 +81,8 @@ def existing(path: Path) -> Path:
     if close is not None:
         raise SourceError(f"no such file; did you mean {path.parent / close}?", path)
     if not path.suffix:
-        raise SourceError('no such file; a dataset of the hub is written hf:org/name, one prompt ["…"]', path)
+        names = ", ".join(built_in_prompts())
+        raise SourceError(f'no such file; built-in are {names}; of the hub is hf:org/name, one prompt ["…"]', path)
     raise SourceError("no such file", path)
 
 
@@ -101,11 +102,25 @@ def _located(source: Source | None) -> Source:
     """A source, a file as its path; raises SourceError at once if there is no such file, UsageError for a dict."""
     if isinstance(source, Mapping):
         raise UsageError("the source is a dict: pass a list of records (of a DatasetDict, one split)")
-    if source is None:
-        return folder("prompts") / "builtin.jsonl"
-    if isinstance(source, Path) or (isinstance(source, str) and source != "-" and not source.startswith("hf:")):
-        return existing(Path(source))
+    if isinstance(source, Path):
+        return existing(source)
+    if source is None or (isinstance(source, str) and source != "-" and not source.startswith("hf:")):
+        return _named("builtin" if source is None else source)
     return frame_rows(source) or source
+
+
+def built_in_prompts() -> dict[str, Path]:
+    """The files of prompts that come with cai, by name."""
+    return {file.stem: file for file in sorted(folder("prompts").glob("*.jsonl"))}
+
+
+def _named(name: str) -> Path:
+    """A file of records by its path, which comes first, or by the name of a built-in one."""
+    path = Path(name)
+    built_in = built_in_prompts().get(name)
+    if built_in is None or path.exists():
+        return existing(path)
+    return built_in
 
 
 def is_prompt(source: Any) -> bool:

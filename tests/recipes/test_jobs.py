@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
+from cai.errors import InputError, UsageError
 from cai.recipes.jobs import jobs_of
 from cai.recipes.recipe import Recipe
 
@@ -92,3 +95,34 @@ def test_an_address_is_no_stage(read: Read) -> None:
 def test_values_that_look_alike_get_numbers(read: Read) -> None:
     recipe = read("name: s\nmatrix: {model: [a/b, a.b, c]}\nstages:\n  a: {generate: {model: $model}}\n")
     assert [job.name for job in jobs_of(recipe)] == ["a.model=1", "a.model=2", "a.model=c"]
+
+
+@pytest.mark.parametrize("assignments", [(), ("limit=null",), ("limit=",)])
+def test_a_setting_whose_variable_has_no_value_is_left_out(read: Read, assignments: tuple[str, ...]) -> None:
+    text = "name: small\nvars: {limit: null, model: local}\nstages:\n  a: {generate: {limit: $limit, model: $model}}\n"
+    [job] = jobs_of(read(text, *assignments))
+    assert job.steps[0].settings == {"model": "local"}
+    [limited] = jobs_of(read(text, "limit=3"))
+    assert limited.steps[0].settings == {"limit": 3, "model": "local"}
+
+
+def test_a_setting_that_must_be_given_needs_a_value(read: Read) -> None:
+    recipe = read("name: small\nvars: {data: null}\nstages:\n  a: {train sft: {data: $data}}\n")
+    with pytest.raises(UsageError, match=r"cai train sft needs 'data', and \$data has no value: --set data=VALUE"):
+        jobs_of(recipe)
+
+
+def test_an_assignment_may_name_a_stage(read: Read) -> None:
+    text = """
+        name: small
+        vars: {trained: local}
+        stages:
+          sft: {train sft: {data: rows.jsonl}}
+          eval: {evaluate: {models: $trained}}
+    """
+    assert {job.name: job.needs for job in jobs_of(read(text))} == {"sft": (), "eval": ()}
+    for named in ("@sft", "local:@sft"):
+        jobs = {job.name: job for job in jobs_of(read(text, f"trained={named}"))}
+        assert jobs["eval"].needs == ("sft",) and jobs["eval"].steps[0].settings == {"models": named}
+    with pytest.raises(InputError, match="@dpo is not a stage"):
+        read(text, "trained=@dpo")

@@ -89,6 +89,19 @@ def test_the_built_in_set_is_read_when_no_source_is_named() -> None:
     assert examine(None)[0].startswith(".jsonl ")
 
 
+def test_a_set_that_comes_along_is_read_by_its_name_unless_a_file_is_called_so(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(list(read_prompts("contrast"))) == 200
+    assert examine("builtin") == examine(None)
+    (tmp_path / "contrast").mkdir()
+    with pytest.raises(SourceError, match="is a folder"):
+        read_prompts("contrast")
+    with pytest.raises(SourceError, match="no such file; built-in are builtin, contrast, ordinary; of the hub is"):
+        read_prompts("questions")
+
+
 def test_bad_lines_come_out_with_their_line_and_the_rest_is_read(write: Write) -> None:
     lines = [b'"one"', b"", b"{oops", b'"\\ud800"', b'"\xff"', b"[NaN]", b'{"n": 1}', b'{"prompt": " "}', b'"two"']
     items = list(read_prompts(write("a.jsonl", b"\n".join(lines))))

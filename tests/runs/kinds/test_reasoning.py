@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,3 +63,19 @@ def test_a_run_can_cut_them_at_its_end(server: Habits, tmp_path: Path, kept: boo
     list(cai.generate(["May I freeze rice?"], "harmless", out=tmp_path / "run", **settings))
     [text] = completions(tmp_path / "run")
     assert text.startswith("<think>\nThought 2.\n") == kept and text.endswith(REVISION)
+
+
+def test_rows_whose_model_gave_no_thoughts_are_counted(tmp_path: Path) -> None:
+    prompts = ["May I freeze rice?", "May I freeze beans?"]
+    model = f"recorded:{tmp_path / 'answers.jsonl'}"
+    answers = [
+        {"id": id, "role": role, "index": 0, "reply": reply}
+        for id, thought in (("rice", "<think>Thought.</think>"), ("beans", ""))
+        for role, reply in (("assistant", REPLY), ("reviser", thought + REVISION))
+    ]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
+    records = [{"id": id, "prompt": prompt} for id, prompt in zip(("rice", "beans"), prompts, strict=True)]
+    list(cai.generate(records, "harmless", model=model, distill=True, out=tmp_path / "run"))
+    noted = cai.export_run(tmp_path / "run", sft_reasoning=True).notes
+    assert sum(note.startswith("1 of 2 rows of sft.jsonl have no reasoning") for note in noted) == 1
+    assert not any("no reasoning" in note for note in cai.export_run(tmp_path / "run").notes)
