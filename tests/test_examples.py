@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import stat
@@ -203,21 +202,3 @@ def test_the_file_for_shared_weights_says_what_accelerate_understands(tmp_path: 
     assert len(told) == 2 and told[0] == told[1]
     assert told[0][:3] == ["2", "FULL_STATE_DICT", "True"] and told[0][-3:] == ["False", "False", "2"]
     assert "Warning" not in done.stderr and "obsolete" not in done.stderr, done.stderr
-
-
-@pytest.mark.slow
-def test_the_script_for_a_laptop_goes_from_prompts_to_a_model_that_talks(tmp_path: Path) -> None:
-    pytest.importorskip("openvino_genai")
-    pytest.importorskip("trl")
-    script, small = str(EXAMPLES / "laptop.sh"), {"PROMPTS": "12", "TOKENS": "200", "OMP_NUM_THREADS": "1"}
-    told = run(tmp_path, script, **small)
-    assert re.search(r"\w", told), "the model says nothing"
-    out = tmp_path / "laptop"
-    for name in ("sft", "dpo"):
-        found = json.loads((out / name / "training.json").read_text())
-        assert found["finished"] and found["summary"]["steps"] > 0
-    labels = [json.loads(line) for line in (out / "labels" / "dpo.jsonl").read_text().splitlines()]
-    assert labels and all(row["p_chosen"] >= 0.5 for row in labels)
-    made = {path: path.stat().st_mtime_ns for path in out.rglob("adapter_model.safetensors")}
-    assert run(tmp_path, script, **small)  # again: nothing is trained twice
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("adapter_model.safetensors")} == made
