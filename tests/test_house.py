@@ -18,7 +18,7 @@ FLOORS = (  # from the ground up; a room may import its own floor and those belo
     "constitution calls weights recipes",
     "engine models chat",
     "judge",
-    "export",
+    "export rewards",
     "runs training",
     "evaluation",
     "report",

@@ -1,0 +1,1 @@
+"""How much a reply is worth: rewards for online training, and for trainers elsewhere."""
