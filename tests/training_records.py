@@ -10,7 +10,7 @@ import orjson
 
 from cai.training.report.samples import FILE, Sample
 from cai.training.report.summary import pair_accuracy
-from cai.training.setup.config import TrainConfig
+from cai.training.setup.keys import TrainConfig
 
 CONFIG: dict[str, Any] = TrainConfig.model_validate({}).model_dump(mode="json")
 HUB = {"spec": "hf:org/base", "place": "org/base", "mark": "org/base@c0ffee"}

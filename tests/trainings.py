@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from cai.training.setup.config import Lora, TrainConfig
+from cai.training.setup.keys import Lora, TrainConfig
 from cai.training.train import train as train_any
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors")

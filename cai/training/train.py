@@ -28,8 +28,9 @@ from cai.texts.wording import nearest, printable, words_of
 from cai.training.data.dataset import TrainingData, check_there, load_rows
 from cai.training.report.summary import TrainSummary
 from cai.training.session import Session
-from cai.training.setup.config import Loaded, TrainConfig, load_config
+from cai.training.setup.config import Loaded, load_config
 from cai.training.setup.folder import TrainFolder
+from cai.training.setup.keys import TrainConfig
 from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import join_processes, need_train
 from cai.training.trainers.loop import Progress, check_trl

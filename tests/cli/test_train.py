@@ -16,7 +16,8 @@ from terminal import cai, failed, on_terminal
 from cai.cli import train as cli_train
 from cai.cli.train import flags_of
 from cai.errors import UsageError
-from cai.training.setup.config import TrainConfig, keys_of, load_config
+from cai.training.setup.config import keys_of, load_config
+from cai.training.setup.keys import TrainConfig
 from cai.training.setup.methods import METHODS
 
 

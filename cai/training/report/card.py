@@ -24,8 +24,9 @@ from cai.texts.wording import AFTER, BEFORE, GREY, code, new_figure, png_of, ren
 from cai.training.data.dataset import SPLIT
 from cai.training.report.samples import median_lengths, read_samples
 from cai.training.report.summary import measures, metric_text
-from cai.training.setup.config import TrainConfig, dotted
+from cai.training.setup.config import dotted
 from cai.training.setup.folder import METRICS, RECORD, TrainFolder, read_lines
+from cai.training.setup.keys import TrainConfig
 from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Lengths
 

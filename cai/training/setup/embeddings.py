@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cai.texts.wording import listed
-from cai.training.setup.config import TrainConfig
+from cai.training.setup.keys import TrainConfig
 from cai.weights.bases import Base
 from cai.weights.chat_templates import USER
 from cai.weights.loading import embeddings_of

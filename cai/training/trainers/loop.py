@@ -21,8 +21,9 @@ from cai.errors import LossNotFinite, UsageError
 from cai.records import Object, Values
 from cai.texts.wording import reason_of
 from cai.training.data.tokens import Rows
-from cai.training.setup.config import Loaded, TrainConfig, trl_arguments
+from cai.training.setup.config import Loaded, trl_arguments
 from cai.training.setup.folder import CHECKPOINTS, TrainFolder
+from cai.training.setup.keys import TrainConfig
 from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import Stopper
 from cai.training.setup.plan import Plan

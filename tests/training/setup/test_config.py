@@ -11,7 +11,8 @@ import pytest
 from trainings import example
 
 from cai.errors import InputError, UsageError
-from cai.training.setup.config import TrainConfig, load_config, trl_arguments
+from cai.training.setup.config import load_config, trl_arguments
+from cai.training.setup.keys import TrainConfig
 from cai.training.setup.methods import FIXED, OURS
 
 

@@ -9,7 +9,7 @@ import pkgutil
 import pytest
 
 from cai.errors import UsageError
-from cai.training.setup.config import TrainConfig
+from cai.training.setup.keys import TrainConfig
 from cai.training.setup.methods import METHODS
 from cai.training.train import train
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.errors import UsageError
-from cai.training.setup.config import Loaded, TrainConfig, load_config
+from cai.training.setup.config import Loaded, load_config
+from cai.training.setup.keys import TrainConfig
 from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Machine, Plan, Shape, choose_length, measure, plan_memory
 

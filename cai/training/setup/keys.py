@@ -1,0 +1,111 @@
+"""What a training config file may hold: every key with its type, its default and its description."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from cai.records import Record, Values
+
+
+def number_of(value: Any) -> Any:
+    """The number that YAML reads as text if it is written without a dot, as in 1e-4; `yes`, which it reads as true."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(number_of), Field(strict=True, allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+
+
+class Lora(Record):
+    """The adapter that is trained in place of the weights."""
+
+    rank: Count = Field(16, description="Rank of the two factors of each weight's change.")
+    alpha: Count = Field(32, description="Scale of the change: alpha / rank.")
+    dropout: Number = Field(0.0, ge=0, lt=1, description="Share of the adapter's inputs set to zero.")
+    targets: str | tuple[str, ...] = Field(
+        "all-linear", description="Which layers: all-linear (but the head), or a list of names."
+    )
+    embeddings: bool | None = Field(
+        None,
+        strict=True,
+        description="Train all token embeddings (default: if the base model does not know those of the chat template).",
+    )
+
+
+class TrainConfig(Record):
+    """What a training config file may hold; None stands for what is resolved from data and hardware."""
+
+    full: bool = Field(False, strict=True, description="Train all weights, not a LoRA adapter.")
+    lora: Lora = Field(Lora.model_validate({}), description="The adapter, unless `full` is set.")
+    chat_template: str | None = Field(None, description="A Jinja file, for a model that has no chat template.")
+    split: Annotated[Number, Field(gt=0, le=1)] | None = Field(
+        None, description="Share of the prompts to train on, if there is no eval file beside the data (default 0.95)."
+    )
+    epochs: Positive = Field(1.0, le=10_000, description="How many times each row is seen.")
+    learning_rate: Positive | None = Field(None, description="Peak learning rate (default: by method, and by `full`).")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="How the learning rate falls after the warm-up."
+    )
+    warmup: Number = Field(0.03, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    batch_size: Count = Field(16, description="Rows in one step of the optimiser, over all devices.")
+    rows_at_once: Count | None = Field(
+        None, description="Rows in one forward pass of a device (default: from its memory)."
+    )
+    max_length: Annotated[int, Field(strict=True, ge=8)] | None = Field(
+        None,
+        description="Most tokens of a row; the rest is truncated (default: holds 99 % of the rows whole, up to a cap).",
+    )
+    dtype: Literal["bfloat16", "float32"] | None = Field(
+        None, description="Precision of the arithmetic: bfloat16 or float32 (default: from the hardware)."
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] | None = Field(
+        None,
+        description="Attention: sdpa, eager, flash_attention_2 or flash_attention_3 (default: from the hardware).",
+    )
+    gradient_checkpointing: bool | None = Field(
+        None,
+        strict=True,
+        description="Compute activations twice to save memory (default: if they would not fit otherwise).",
+    )
+    packing: Literal["none", "padding_free", "packed"] | None = Field(
+        None,
+        description="Rows side by side without padding (padding_free), or several in one sequence (packed: a step then "
+        "sees more rows). Both need flash attention.",
+    )
+    save_every: Count | None = Field(None, description="Steps between checkpoints (default: a tenth of the run).")
+    eval_every: Count | None = Field(
+        None, description="Steps between evaluations (default: a tenth of the run, or more if many rows are held out)."
+    )
+    loss: str | None = Field(
+        None,
+        description="dpo: cdpo and gap_scaled read p_chosen of every pair, TRL's sigmoid, robust, ipo and others do "
+        "not (default: cdpo if all pairs have it, else sigmoid). kto: kto or apo_zero_unpaired. reward: soft, margin "
+        "or hard labels (default: soft if all pairs have p_chosen, else hard).",
+    )
+    beta: Positive | None = Field(
+        None, description="dpo, kto: how close to the reference the model stays (default 0.1)."
+    )
+    nll: Annotated[Number, Field(ge=0)] | None = Field(
+        None,
+        description="dpo: weight of the chosen replies' NLL, which keeps their probability from collapsing (default "
+        "0.2; 0 for losses that hold the chosen reply by themselves).",
+    )
+    reference: Literal["once", "each_step"] | None = Field(
+        None,
+        description="dpo, kto: when to compute the reference's log-probabilities (default: once, if that is cheaper).",
+    )
+    samples: Annotated[int, Field(strict=True, ge=0, le=64)] = Field(
+        8, description="Held-out prompts that the model answers before and after (not for reward)."
+    )
+    seed: int = Field(0, strict=True, ge=0, lt=2**32, description="Seed of the order of rows and of the adapter.")
+    trl: Values = Field(default_factory=dict, description="Any other argument of TRL's trainer, by its name.")
