@@ -9,7 +9,6 @@ import re
 import shlex
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,9 +17,10 @@ import typer
 
 from cai.cli.main import Json, print_json
 from cai.cli.options import Fields, add_command
-from cai.errors import CaiError, UsageError
+from cai.errors import UsageError
 from cai.texts.wording import clock
 from cai.training.setup.methods import METHODS
+from cai.training.setup.trackers import TRACKERS
 
 if TYPE_CHECKING:
     from cai.records import Object, Values
@@ -38,7 +38,6 @@ MEASURES = {  # as TRL's trainers name them: of preferences, then of rewards
     "rewards/accuracies": "accuracy {:.0%}",
     "accuracy": "accuracy {:.0%}",
 }
-REPORTERS = ("wandb", "tensorboard")
 
 
 def _train(
@@ -56,7 +55,7 @@ def _train(
         str | None, typer.Option(help="Rows to evaluate on (default: the .eval file beside DATA).")
     ] = None,
     report_to: Annotated[
-        str | None, typer.Option(help="Log to wandb or tensorboard too, not just metrics.jsonl.")
+        str | None, typer.Option(help=f"Send the metrics to a tracker, too: {', '.join(TRACKERS)}.")
     ] = None,
     set: Annotated[
         list[str] | None,
@@ -75,7 +74,7 @@ def _train(
         train(method, data, **where)
         return
     progress = TrainProgress()
-    with console.live_line(progress.line), _faults_of_reporters():
+    with console.live_line(progress.line):
         summary = train(method, data, progress=progress.on_metrics, **where)
     console.show([*summary.lines(), *next_steps(summary)])
     print_json(summary.model_dump(mode="json"), json)
@@ -99,18 +98,6 @@ def _fields(method: str) -> Fields:
         fields[key.replace(".", "_")] = option
     fields.pop("lora_targets", None)
     return fields
-
-
-@contextmanager
-def _faults_of_reporters() -> Iterator[None]:
-    """Turn what wandb says about keys and servers into an error that tells a user what to fix."""
-    try:
-        yield
-    except Exception as error:
-        reporter = type(error).__module__.partition(".")[0]
-        if reporter not in REPORTERS:
-            raise
-        raise CaiError(f"{reporter}: {error}") from error
 
 
 def flags_of(options: Object, assignments: Iterable[str]) -> Values:

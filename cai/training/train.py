@@ -33,6 +33,7 @@ from cai.training.setup.folder import TrainFolder
 from cai.training.setup.keys import TrainConfig
 from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import join_processes, need_train
+from cai.training.setup.trackers import errors_of_trackers
 from cai.training.trainers.loop import Progress, check_trl
 from cai.weights.bases import Base, find_base
 
@@ -91,7 +92,9 @@ def train(
             command = _command(method, data, {"model": model, "config": config, "eval_data": eval_data}, flags or {})
             folder.write(typed=command, started_in=seen_from(folder.path, Path()))
         loaded = _with_settled(loaded, folder, processes.num_processes)
-        return Session(rows, base, loaded, folder, provenance(data), processes, tell, progress).run()
+        session = Session(rows, base, loaded, folder, provenance(data), processes, tell, progress)
+        with errors_of_trackers():
+            return session.run()
 
 
 def _command(method: str, data: Any, options: Object, flags: Object) -> str | None:

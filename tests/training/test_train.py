@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,6 @@ from trainings import train as train_any
 from cai.disk.writing import unwritten
 from cai.errors import LossNotFinite, RunError, UsageError
 from cai.training.setup.opening import this_machine
-from cai.training.trainers.loop import check_reporters
 from cai.weights.bases import find_base
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -413,9 +410,7 @@ def test_any_argument_of_trl_reaches_the_trainer(base: Path, tmp_path: Path) -> 
         train(base, tmp_path / "b", flags={"trl.weigth_decay": 0.1})
 
 
-def test_metrics_reach_tensorboard_and_a_missing_package_is_told(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="pip install wandb") if not find_spec("wandb") else nullcontext():
-        check_reporters(["wandb"])
+def test_metrics_reach_tensorboard(base: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     train(base, tmp_path / "out", flags={"trl.report_to": "tensorboard"})
     [events] = (tmp_path / "out" / "checkpoints" / "runs").rglob("events*")

@@ -6,12 +6,11 @@ Some hooks are private ones of TRL 1.16: its range is pinned. Names of metrics a
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import pkgutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -27,12 +26,12 @@ from cai.training.setup.keys import TrainConfig
 from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import Stopper
 from cai.training.setup.plan import Plan
+from cai.training.setup.trackers import check_trackers
 from cai.training.trainers.averages import Averaged
 from cai.weights.vendors import silence_libraries
 
 Progress = Callable[[Object], None]
 
-REPORTERS = {"wandb": ("wandb",), "tensorboard": ("tensorboardX", "tensorboard"), "none": ("trl",)}  # their packages
 WATCHED = ("entropy", "rewards/chosen", "rewards/margins", "logps/chosen")
 # Entries of the log that are averaged: one batch of a few rows is noise. At TRL's 10 steps an entry, 50 steps.
 WINDOW = 5
@@ -83,7 +82,7 @@ def check_trl(method: str, loaded: Loaded) -> Values:
 
     config = pkgutil.resolve_name(f"{METHODS[method].trl}Config")
     own = trl_arguments(loaded, method, {field.name: field for field in dataclasses.fields(config)})
-    check_reporters(own.get("report_to"))
+    check_trackers(own.get("report_to"))
     neutral = {
         "output_dir": "unused",
         "use_cpu": not torch.cuda.is_available(),
@@ -97,15 +96,6 @@ def check_trl(method: str, loaded: Loaded) -> Values:
     except Exception as error:  # of any type: a misspelt optimiser is a ValueError, a missing package an ImportError
         raise UsageError(f"TRL refuses an argument under 'trl': {reason_of(error)}") from error
     return own
-
-
-def check_reporters(reporters: str | Iterable[str] | None) -> None:
-    """UsageError for a service that is to get the metrics and whose package is not installed."""
-    for name in (reporters,) if isinstance(reporters, str) else reporters or ():
-        if name not in REPORTERS:
-            raise UsageError(f"report_to {name} must be wandb or tensorboard")
-        if not any(map(importlib.util.find_spec, REPORTERS[name])):
-            raise UsageError(f"report_to {name}: the package is not installed: pip install {name}")
 
 
 @cache

@@ -177,7 +177,7 @@ def test_the_labels_of_a_reward_model_reach_its_loss(base: Path, tmp_path: Path)
         ("dpo", {"rows_at_once": 3}, "batch_size 4 is not made of rows_at_once 3"),
         ("dpo", {"lora.targets": "nolayer"}, "cannot be set up: .*nolayer"),
         ("dpo", {"trl.optim": "nope"}, "TRL refuses an argument"),
-        ("dpo", {"trl.report_to": "mlflow"}, "must be wandb or tensorboard"),
+        ("dpo", {"trl.report_to": "mlfow"}, "no tracker is called 'mlfow'; did you mean 'mlflow'"),
         ("dpo", {"trl.loss_type": "ipo"}, "is set by the key 'loss'"),
         ("reward", {"trl.beta": 1.0}, "TRL's trainer has no argument 'beta'"),
     ],
