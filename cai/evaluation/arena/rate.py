@@ -15,6 +15,7 @@ from cai.calls.flow import Driver
 from cai.calls.model import ListsTokens, Model, spec_of
 from cai.calls.seats import Flow
 from cai.engine.levels import Grade
+from cai.engine.readability import CHECKED, JudgeCheck
 from cai.engine.templates.sets import load_templates
 from cai.errors import CaiError, UsageError
 from cai.evaluation.arena.arena import Arena
@@ -22,7 +23,6 @@ from cai.folder.lines import PAIR_BITS, read_rows
 from cai.folder.run import RunFolder
 from cai.records import Candidates, ConstitutionRef, Entry, Object, Place, Protocol, Rating, Values
 from cai.runs.kind import Seats
-from cai.runs.kinds.readability import CHECKED, JudgeCheck
 from cai.runs.run import Run
 from cai.runs.settings import RunSettings
 from cai.sources.conversations import prompt_hash

@@ -10,6 +10,7 @@ from cai.calls.model import Model
 from cai.calls.seats import Flow, Played
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.asked import ngrams_asked, unshipped_words
+from cai.engine.readability import JudgeCheck
 from cai.engine.revise import Chain
 from cai.engine.templates.sets import Templates
 from cai.errors import CaiError, UsageError
@@ -17,7 +18,6 @@ from cai.judge.accept import ACCEPT, HELPFULNESS, accept, helpfulness_of
 from cai.judge.flows import Pair
 from cai.records import Acceptance, Completion, Prompt, Request, Revision, Round, Turns, Values, Vote
 from cai.runs.kinds.judging import Judging
-from cai.runs.kinds.readability import JudgeCheck
 from cai.runs.kinds.settings import GenerateSettings, LabelSettings
 from cai.texts.hygiene import faults_of
 

@@ -14,6 +14,7 @@ from cai.constitution.files import load_constitution
 from cai.engine.asked import unshipped_words
 from cai.engine.distill import distill, teacher_of
 from cai.engine.gate import NO, SAID, YES, Gate, YesNo
+from cai.engine.readability import CHECKED
 from cai.engine.revise import Ask, revise
 from cai.engine.screen import BASELINE, SCREEN, AskScreen, Screen, baseline
 from cai.engine.templates.sets import Templates, load_templates
@@ -25,7 +26,6 @@ from cai.records import Prompt, Revision, Role, Values
 from cai.runs.kind import Seats
 from cai.runs.kinds.acceptance import Accepting
 from cai.runs.kinds.prompt_run import PromptRun
-from cai.runs.kinds.readability import CHECKED
 from cai.runs.kinds.settings import GATE, GenerateSettings
 from cai.runs.run import Run
 from cai.sources.files import Source

@@ -12,11 +12,11 @@ from cai.calls.seats import Played
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
+from cai.engine.readability import JudgeCheck
 from cai.engine.templates.sets import Templates
 from cai.errors import CaiError, UsageError
 from cai.judge.flows import Flow, Pair, Verdict, is_valid, judge
 from cai.records import Contest, Label, Protocol, Values
-from cai.runs.kinds.readability import JudgeCheck
 from cai.runs.kinds.settings import LabelSettings
 
 Choose = Callable[[Contest], Sequence[Principle]]

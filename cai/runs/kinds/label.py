@@ -14,6 +14,7 @@ from cai.calls.prices import total_usage
 from cai.calls.seats import Played
 from cai.constitution.files import load_constitution
 from cai.engine.asked import unshipped_words
+from cai.engine.readability import CHECKED
 from cai.engine.templates.sets import load_templates
 from cai.errors import RowDropped
 from cai.export.options import ExportOptions
@@ -37,7 +38,6 @@ from cai.runs.kinds.calibration import (
 from cai.runs.kinds.judging import Choose, Judging, verdict_in_words
 from cai.runs.kinds.pairs import describe_source, models_of, read_pairs
 from cai.runs.kinds.pairs_of_row import lasting_names, later_reply
-from cai.runs.kinds.readability import CHECKED
 from cai.runs.kinds.settings import ALONE, LabelSettings
 from cai.runs.kinds.target import Target
 from cai.runs.run import Run

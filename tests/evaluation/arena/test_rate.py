@@ -14,10 +14,10 @@ from players import Player, digits
 
 from cai.calls.seats import Flow
 from cai.engine.levels import Grade, read_levels
+from cai.engine.readability import CHECKED
 from cai.errors import BudgetReached, CallRejected, RunError, Unreadable
 from cai.evaluation.arena.rate import Rater, RateRun, entries_of
 from cai.records import Candidate, Candidates, Completion, Entry, Message, Place, Rating, Request, Usage
-from cai.runs.kinds.readability import CHECKED
 from cai.runs.plan import estimate
 from cai.runs.settings import RunSettings
 

@@ -9,10 +9,10 @@ import pytest
 
 from cai.calls.protocols import choose_protocol
 from cai.engine.letters import read_letters
+from cai.engine.readability import CHECKED, JudgeCheck, readability
 from cai.errors import Unreadable, UsageError
 from cai.judge.flows import read_choice
 from cai.records import Abilities, Completion, Protocol, Reading, Vote
-from cai.runs.kinds.readability import CHECKED, JudgeCheck, readability
 
 ADVICE = "take another judge"
 

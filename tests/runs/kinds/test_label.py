@@ -18,6 +18,7 @@ from players import Player, digits
 from sample_runs import PROMPTS, cutting, seeded
 from sample_runs import run as sample_run
 
+from cai.engine.readability import CHECKED
 from cai.errors import AuthenticationFailed, CallRejected, ModelStopped, RunError, SourceError, UsageError
 from cai.folder.journal.store import read_calls
 from cai.folder.lines import PAIR_BITS
@@ -25,7 +26,6 @@ from cai.judge.flows import is_valid
 from cai.records import Completion, Label
 from cai.runs.kinds.label import LabelRun
 from cai.runs.kinds.pairs import read_pairs
-from cai.runs.kinds.readability import CHECKED
 from cai.runs.kinds.settings import LabelSettings
 from cai.runs.plan import estimate
 from cai.sources.yamlfile import make_settings
