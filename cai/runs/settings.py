@@ -19,23 +19,13 @@ from cai.calls.model import Connection, Serving
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.folder.shards.layout import Shard, shard_of
+from cai.models.extra_body import FIXED
 from cai.models.remote.failures import seconds_of
 from cai.models.specs import without_address
 from cai.records import Object, Sampling, Values
 from cai.texts.wording import counted, option, words_of
 
 WHOLE = 2**63 - 1  # the largest whole number that JSON writers and SQLite take
-FIXED = {  # keys of a request that the method, the reader of the answers, or the run's identity depends on
-    "messages": "the templates word what is asked",
-    "prompt": "the templates word what is asked",
-    "input": "the templates word what is asked",
-    "questions": "the templates word what is asked",
-    "system": "use --system",
-    "model": "name the model by its option",
-    "stream": "answers are read whole",
-    "n": "one answer is read",
-    "best_of": "one answer is read, and all are billed",
-}
 # Decide no row, or may hold keys.
 UNWRITTEN = (
     "headers", "extra_body", "base_url", "out", "force", "concurrency", "rpm", "tpm", "batch", "batch_wait", "timeout",
