@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import orjson
+
+from cai.errors import UsageError
+from cai.records import Object
+
 FIXED = {  # keys of a request that the method, the reader of the answers, or the run's identity depends on
     "messages": "the templates word what is asked",
     "prompt": "the templates word what is asked",
@@ -13,3 +18,16 @@ FIXED = {  # keys of a request that the method, the reader of the answers, or th
     "n": "one answer is read",
     "best_of": "one answer is read, and all are billed",
 }
+
+
+def check_extra_body(body: Object, *, capped: bool) -> None:
+    """Raise UsageError for a body that cannot be sent, or that would change what is asked; capped: its cost is."""
+    try:
+        orjson.dumps(dict(body))
+    except TypeError as error:
+        raise UsageError(f"--extra-body cannot be sent as JSON: {error}") from None
+    for name in sorted(FIXED.keys() & body.keys()):
+        raise UsageError(f"--extra-body must not hold {name!r}: {FIXED[name]}")
+    for name in sorted({"max_tokens", "max_completion_tokens"} & body.keys()):
+        if capped:
+            raise UsageError(f"--max-cost cannot hold with {name!r} in --extra-body: use --max-tokens alone")

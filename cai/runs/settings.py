@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cai.calls.again import reasons_of
@@ -19,7 +18,7 @@ from cai.calls.model import Connection, Serving
 from cai.constitution.principles import Constitution
 from cai.errors import UsageError
 from cai.folder.shards.layout import Shard, shard_of
-from cai.models.extra_body import FIXED
+from cai.models.extra_body import check_extra_body
 from cai.models.remote.failures import seconds_of
 from cai.models.specs import without_address
 from cai.records import Object, Sampling, Values
@@ -125,15 +124,7 @@ class RunSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check_body(self) -> RunSettings:
-        try:
-            orjson.dumps(dict(self.extra_body))
-        except TypeError as error:
-            raise UsageError(f"--extra-body cannot be sent as JSON: {error}") from None
-        for name in sorted(FIXED.keys() & self.extra_body.keys()):
-            raise UsageError(f"--extra-body must not hold {name!r}: {FIXED[name]}")
-        for name in sorted({"max_tokens", "max_completion_tokens"} & self.extra_body.keys()):
-            if self.max_cost is not None:
-                raise UsageError(f"--max-cost cannot hold with {name!r} in --extra-body: use --max-tokens alone")
+        check_extra_body(self.extra_body, capped=self.max_cost is not None)
         return self
 
     @model_validator(mode="after")
