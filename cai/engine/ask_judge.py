@@ -105,7 +105,8 @@ class AskJudge:
             sampling["max_tokens"] = LETTER_TOKENS
         return self._request(question, None, **sampling)
 
-    def reward(self, prompt: Sequence[Message], reply: str) -> Request:
+    @staticmethod
+    def reward(prompt: Sequence[Message], reply: str) -> Request:
         """Ask a reward model for its number."""
         return Request("judge", (*prompt, Message(role="assistant", content=reply)), score=("",), max_tokens=1)
 

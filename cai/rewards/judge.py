@@ -1,0 +1,127 @@
+"""Rewards by a judge under the principles of a constitution."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from cai.calls.model import ListsTokens, check_ability, spec_of
+from cai.calls.protocols import choose_protocol
+from cai.calls.seats import Flow, Played
+from cai.constitution.draw import draw
+from cai.constitution.files import load_constitution
+from cai.constitution.principles import Principle
+from cai.engine.ask_judge import AskJudge
+from cai.engine.ask_keeps import AskKeeps
+from cai.engine.readability import JudgeCheck
+from cai.engine.templates.sets import load_templates
+from cai.errors import CaiError, UsageError
+from cai.records import Message, Protocol, Reading, Values
+from cai.rewards.calls import RewardCalls, settled
+from cai.rewards.completions import Completions
+from cai.rewards.reward import Rated, groups_of, reply_id
+from cai.rewards.scoring import ByGroup, ByPoint, Group, Scoring
+from cai.rewards.settings import Law
+
+
+class JudgeReward:
+    """A judge that rates replies under principles, drawn for each prompt by weight and the same for all replies to it.
+
+    calls: asks the judge of `settings`. law: None: that of `settings`. Raises UsageError if the judge cannot be asked
+    so, TemplateError if a question cannot be worded. A call raises Unreadable if the first answers cannot be read.
+    """
+
+    def __init__(self, name: str, calls: RewardCalls, completions: Completions, law: Law | None = None) -> None:
+        self.name = name
+        settings = calls.settings
+        self.law = load_constitution(settings.constitution if law is None else law)
+        self._calls, self._completions, self._settings = calls, completions, settings
+        self._templates = load_templates(settings.templates)
+        self.model = calls.add(settings.judge, self._prepare)
+        self.protocol = self._chosen()
+        self.principles = self.law.principles_for("judge")
+        self.scoring = self._scoring()
+        self.scoring.check(self.principles)
+        advice = "switch its thinking off (--extra-body), or use --protocol vote"
+        self._readable = JudgeCheck(advice, wanted=self.scoring.wanted, unit="answers")
+        self._asked = itertools.count()
+
+    def _chosen(self) -> Protocol:
+        name, scoring = spec_of(self.model), self._settings.scoring
+        protocol = choose_protocol(self._settings.protocol, self.model.can, name, completes=self._templates.completes)
+        if protocol == "reward":
+            raise UsageError(f"{name} is a reward model and reads no principles: use it as --reward {self._spec}")
+        if protocol == "reason" and scoring == "point":
+            raise UsageError("--protocol reason is for --scoring group: name logprob, score, vote or decide")
+        check_ability(self.model, completes=self._templates.completes)
+        return protocol
+
+    def _scoring(self) -> Scoring:
+        settings, can = self._settings, self.model.can
+        weighted = settings.principles >= len(self.principles)  # else the draw has counted the weights
+        at_once = can.decisions if self.protocol == "decide" else 1
+        more: Values = {"prefill": can.prefill, "decisions": can.decisions}
+        if settings.scoring == "point":
+            return ByPoint(AskKeeps(self._templates, self.law, self.protocol, **more), weighted, at_once)
+        score = self.protocol == "score" or (self.protocol == "reason" and not can.logprobs)
+        return ByGroup(AskJudge(self._templates, self.law, **more), self.protocol, score, weighted, at_once)
+
+    @property
+    def _spec(self) -> str:
+        return self._settings.judge
+
+    async def _prepare(self) -> None:
+        """See whether the judge, now that it is loaded, can be asked so, and have its words listed by a server."""
+        if self._chosen() != self.protocol:
+            raise UsageError(f"{spec_of(self.model)} cannot be asked by --protocol {self.protocol} once loaded")
+        if self.protocol in ("logprob", "reason") and isinstance(self.model, ListsTokens):
+            await self.model.list_tokens(self.scoring.letters)
+
+    async def __call__(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[float | None]:
+        """One number for each reply; raises ModelStopped if nothing more can be rated."""
+        return [rated.reward for rated in await self.rate(prompts, replies)]
+
+    async def rate(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Rated]:
+        """The rewards with the votes that they follow from."""
+        rated = await settled(
+            self._of_group(Group(id, tuple(prompts[place.start]), replies[place], self._principles(id)))
+            for id, place in groups_of(prompts, replies)
+        )
+        return list(itertools.chain.from_iterable(rated))
+
+    def most_calls(self, replies: int) -> int:
+        """How many calls so many replies to one prompt take at most."""
+        return self.scoring.most_calls(replies, min(self._settings.principles, len(self.principles)))
+
+    def _principles(self, prompt: str) -> Sequence[Principle]:
+        count = self._settings.principles
+        if count >= len(self.principles):
+            return self.principles
+        return draw(self.principles, count, self._settings.seed, prompt, stream="reward")
+
+    async def _of_group(self, group: Group) -> list[Rated]:
+        rated = await self.scoring.rate(self._play, group)
+        others = sorted(group.replies) if self._settings.scoring == "group" else []
+        for reply, each in zip(group.replies, rated, strict=True):
+            name = reply_id(group.id, self.name, reply, *others)
+            self._completions.add(name, self.name, group.prompt, reply, each)
+        return rated
+
+    async def _play(self, row: str, flow: Flow[Any], readings: Callable[[Any], Iterable[Reading]]) -> Played[Any]:
+        """Play a flow once the judge is known to be readable, or if it is among the first."""
+        position = next(self._asked)
+        await self._readable.admitted(position)
+        try:
+            played = await self._calls.play(self._spec, row, flow)
+        except CaiError:
+            self._readable.leave(position)
+            raise
+        for reading in readings(played.result):
+            mass = float(reading.problem is None) if reading.mass is None else reading.mass
+            self._readable.see([mass], reading.problem)
+        return played
+
+    async def close(self) -> None:
+        """Release what the calls took; safe to call twice."""
+        await self._calls.close()

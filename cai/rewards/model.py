@@ -1,0 +1,67 @@
+"""Rewards by a trained reward model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+
+from cai.engine.ask_judge import AskJudge
+from cai.errors import RowDropped, UsageError
+from cai.models.specs import without_address
+from cai.records import Completion, Message, Request
+from cai.rewards.calls import RewardCalls, settled
+from cai.rewards.completions import Completions
+from cai.rewards.reward import Rated, groups_of, reply_id
+
+
+class ModelReward:
+    """A reward model, which gives a conversation that ends with a reply a number on a scale of its own.
+
+    Texts that look like control tokens are texts to it. A reply that exceeds its context is unknown, never cut.
+    """
+
+    def __init__(self, name: str, calls: RewardCalls, completions: Completions, spec: str) -> None:
+        self.name = name
+        self._calls, self._completions, self._spec = calls, completions, spec
+        self.model = calls.add(spec, self._prepare)
+        if not self.model.can.reward:
+            raise UsageError(f"{without_address(spec)} is not a reward model: use reward:PATH, or a judge")
+
+    async def _prepare(self) -> None:
+        """Nothing is left to do once it is loaded."""
+
+    async def __call__(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[float | None]:
+        """One number for each reply; raises ModelStopped if nothing more can be rated."""
+        return [rated.reward for rated in await self.rate(prompts, replies)]
+
+    async def rate(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Rated]:
+        """The rewards, with the keys of their calls."""
+        rated = await settled(
+            self._rated(id, prompts[place.start], reply)
+            for id, place in groups_of(prompts, replies)
+            for reply in replies[place]
+        )
+        return rated
+
+    async def _rated(self, prompt_id: str, prompt: Sequence[Message], reply: str) -> Rated:
+        row = reply_id(prompt_id, reply)
+        try:
+            played = await self._calls.play(self._spec, row, _score(prompt, reply))
+            rated = Rated(played.result, calls=played.calls)
+        except RowDropped as dropped:
+            rated = Rated(None, calls=dropped.calls, problem=str(dropped))
+        self._completions.add(reply_id(prompt_id, self.name, reply), self.name, prompt, reply, rated)
+        return rated
+
+    async def close(self) -> None:
+        """Release what the calls took; safe to call twice."""
+        await self._calls.close()
+
+
+def _score(prompt: Sequence[Message], reply: str) -> Generator[list[Request], list[Completion], float]:
+    """The number of one reply; RowDropped if it is not finite."""
+    [answer] = yield [AskJudge.reward(prompt, reply)]
+    [score] = answer.scores or (math.nan,)
+    if not math.isfinite(score):
+        raise RowDropped("model_error", "judge", "the reward model gave no finite number")
+    return score
