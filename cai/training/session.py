@@ -227,7 +227,7 @@ class Session:
         dtype = "float32" if config.full else plan.dtype
         parts = self.folder, self.stopper, self.tell, self.progress
         recorder = with_hooks("transformers:TrainerCallback", Recorder)(*parts)
-        model = opening.open_model(self.base, dtype, plan.attention, scores=scores)
+        model = opening.open_model(self.base, dtype, plan.attention, scores=scores, quantize=config.quantize)
         adapter = embeddings.new_adapter(config, self.base, model, self.tokenizer, self.tell, scores=scores)
         try:
             trainer = trainer_of(

@@ -33,9 +33,11 @@ from cai.training.setup.folder import TrainFolder
 from cai.training.setup.keys import TrainConfig
 from cai.training.setup.methods import METHODS
 from cai.training.setup.opening import join_processes, need_train
+from cai.training.setup.quantize import check_quantize
 from cai.training.setup.trackers import errors_of_trackers
 from cai.training.trainers.loop import Progress, check_trl
 from cai.weights.bases import Base, find_base
+from cai.weights.loading import check_unquantized
 
 log = logging.getLogger("cai")
 
@@ -75,6 +77,7 @@ def train(
     need_train()
     loaded = load_config(config, flags)
     loaded.check(method)
+    check_quantize(loaded.config)
     check_trl(method, loaded)
     processes = join_processes()
     if not processes.is_main_process:
@@ -82,7 +85,7 @@ def train(
     rows = load_rows(data, method, eval_data=eval_data, split=loaded.config.split)
     with processes.main_process_first():  # it may unpack the base, and makes the folder
         base = find_base(model)
-        _check_adapter(base, method, loaded)
+        _check_base(base, method, loaded)
         folder = TrainFolder(Path(out), _identity(method, rows, base, loaded), writes=processes.is_main_process)
     with folder:
         summary = _finished(folder, tell)
@@ -127,8 +130,10 @@ def _finished(folder: TrainFolder, tell: Callable[[str], None]) -> TrainSummary 
         raise folder.damaged() from None
 
 
-def _check_adapter(base: Base, method: str, loaded: Loaded) -> None:
-    """UsageError for what cannot be done to a model that is an adapter on another."""
+def _check_base(base: Base, method: str, loaded: Loaded) -> None:
+    """UsageError for what cannot be done to a model that is quantised already, or that is an adapter on another."""
+    if loaded.config.quantize is not None:
+        check_unquantized(base, "leave quantize out, or name the weights that they were made of")
     if base.adapter is None:
         return
     what = f"{base.spec} is a LoRA adapter"
@@ -148,8 +153,9 @@ def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> Va
     template = loaded.config.chat_template
     if template is not None and path_of(template).is_file():
         config["chat_template"] = path_of(template).read_text(encoding="utf-8", errors="replace")
-    if config["lora"]["embeddings"] is None:  # a key that 0.1.0 did not have
-        del config["lora"]["embeddings"]
+    for part, name in ((config["lora"], "embeddings"), (config, "quantize")):
+        if part[name] is None:  # a key that 0.1.0 did not have
+            del part[name]
     data = [[content, len(rows.train), len(rows.eval)] for _, content in rows.files]
     return {"method": method, "model": base.mark, "data": data, "config": config}
 

@@ -61,11 +61,19 @@ def _load(kind: Any, base: Base, place: str, **more: Any) -> Any:
 
 
 def load_model(
-    base: Base, dtype: Any, *, rewards: bool = False, new_head: bool = False, trains: bool = False, **more: Any
+    base: Base,
+    dtype: Any,
+    *,
+    rewards: bool = False,
+    new_head: bool = False,
+    trains: bool = False,
+    quantization: Any = None,
+    **more: Any,
 ) -> Any:
     """The model, of a `base.place` that may be a GGUF file too; with an adapter, peft's model of both.
 
-    new_head: a reward model may begin as a language model; trains: the adapter does; more: set in the config.
+    new_head: a reward model may begin as a language model; trains: the adapter does; quantization: how transformers is
+    to pack the weights, None: not at all; more: set in the config.
     Raises UsageError for a model of the other kind, UnknownModel for one that lacks weights, has others than its config
     says, or cannot be loaded at all.
     """
@@ -77,6 +85,8 @@ def load_model(
     if "gguf_file" in options:
         need(base.spec, "local", "gguf")
         warn_of_gguf(Path(base.place))
+    if quantization is not None:
+        options["quantization_config"] = quantization
     own_head = base.adapter is None and not new_head
     import transformers
 
@@ -101,6 +111,14 @@ def load_model(
         if base.adapter is None:
             return model
         return _with_adapter(model, base, base.adapter, trains)
+
+
+def check_unquantized(base: Base, advice: str) -> None:
+    """UsageError, with the advice, for a base whose files hold weights that are quantised, as GPTQ's or 4-bit ones."""
+    found = getattr(load_config(base), "quantization_config", None)
+    if found is not None:
+        method = found.get("quant_method") if isinstance(found, dict) else found.quant_method
+        raise UsageError(f"the weights of {base.place} are quantised ({getattr(method, 'value', method)}): {advice}")
 
 
 def _where(base: Base, place: str) -> tuple[str, Values]:

@@ -32,7 +32,7 @@ from cai.weights.bases import Base, find_base, gguf_of
 from cai.weights.download import alone
 from cai.weights.gguf_read import gguf_metadata, misread
 from cai.weights.gguf_write import check_gguf, write_gguf
-from cai.weights.loading import load_config, load_model, load_tokenizer, open_reward, reasons
+from cai.weights.loading import check_unquantized, load_config, load_model, load_tokenizer, open_reward, reasons
 from cai.weights.unpacked import unpacked_name
 from cai.weights.vendors import quiet
 
@@ -79,6 +79,10 @@ def merge(
         raise UsageError(f"there is no folder {adapter}: cai merge takes the folder of an adapter")
     base = find_base(str(adapter))
     _check(base, out, file)
+    if base.adapter is not None:
+        check_unquantized(
+            base, "a merge would round the adapter away; merge it into the weights that they were made of"
+        )
     facts = _facts(base)
     if file is not None:
         check_gguf(load_config(base), load_tokenizer(base), _source(facts))

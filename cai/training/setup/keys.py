@@ -47,6 +47,9 @@ class TrainConfig(Record):
 
     full: bool = Field(False, strict=True, description="Train all weights, not a LoRA adapter.")
     lora: Lora = Field(Lora.model_validate({}), description="The adapter, unless `full` is set.")
+    quantize: Literal["4bit"] | None = Field(
+        None, description="Hold the frozen weights under an adapter in fewer bits: 4bit (QLoRA; needs an NVIDIA GPU)."
+    )
     chat_template: str | None = Field(None, description="A Jinja file, for a model that has no chat template.")
     split: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         None, description="Share of the prompts to train on, if there is no eval file beside the data (default 0.95)."

@@ -18,6 +18,7 @@ from cai.sources.yamlfile import read_regular
 from cai.training.setup.before import trainings_of
 from cai.training.setup.embeddings import end_of_turn
 from cai.training.setup.plan import Machine, Shape
+from cai.training.setup.quantize import quantization_of
 from cai.weights.bases import Base
 from cai.weights.loading import end_tokens, load_config, load_model, load_tokenizer, reasons
 
@@ -105,15 +106,21 @@ def kernels_of(model: Any) -> tuple[str, ...]:
     return kernels
 
 
-def open_model(base: Base, dtype: str, attention: str, *, scores: bool = False) -> Any:
+def open_model(base: Base, dtype: str, attention: str, *, scores: bool = False, quantize: str | None = None) -> Any:
     """The model with weights of `dtype`, an adapter on it ready to train; UnknownModel with transformers' own reason.
 
-    scores: with a new head that gives a number, for a reward model.
+    scores: with a new head that gives a number, for a reward model. quantize: as the config has it.
     """
     import torch
 
     model = load_model(
-        base, getattr(torch, dtype), rewards=scores, new_head=scores, trains=True, attn_implementation=attention
+        base,
+        getattr(torch, dtype),
+        rewards=scores,
+        new_head=scores,
+        trains=True,
+        quantization=quantization_of(quantize, dtype),
+        attn_implementation=attention,
     )
     if base.adapter is not None:
         model.peft_config["default"].base_model_name_or_path = base.place  # where it was may be gone

@@ -27,6 +27,9 @@ ACTIVATION, CHECKPOINT, MATRIX = 34, 2, 5
 # Bytes for each weight, by whether all weights train, and in 16 bits: float32 weights, gradients and Adam's two
 # moments, with a 16-bit copy; of an adapter, the frozen weights and the same for about a hundredth of them.
 WEIGHT = {(True, True): 18, (True, False): 16, (False, True): 2 + 0.16, (False, False): 4 + 0.16}
+# The same for frozen weights of 4 bits with the constants of their blocks (Dettmers et al. 2023, arXiv 2305.14314,
+# section 3), and an adapter as above; embeddings and head stay as they are.
+QUANTIZED = (4 + 0.127) / 8 + 0.16
 LOGIT = 10  # bytes: 16 bits, float32 for the loss, and its gradient
 SAVES = 10  # checkpoints and evaluations of a run
 EVALUATING = 0.2  # most of the training's time that evaluations may take, at a third of its cost a row (no backward)
@@ -98,6 +101,8 @@ class Plan:
         lora = "lora.rank", f"LoRA of rank {config.lora.rank}", "a LoRA adapter"
         key, trains, what = ("full", "all weights", "all weights") if config.full else lora
         self.settings.append(Setting("trains", trains, loaded.origin(key)))
+        if config.quantize is not None:
+            self.settings.append(Setting("quantize", config.quantize, loaded.origin("quantize"), "the frozen weights"))
         rate = self._method.rates[config.full]
         self.learning_rate = self._settle("learning_rate", rate, "default", f"{method} of {what}")
         cap = min(LENGTH_CAP[machine.device], shape.context)
@@ -150,6 +155,7 @@ class Plan:
             shape, machine, self.max_length * method.width, share, full=config.full,
             narrow=self.dtype == "bfloat16", fewest=method.fewest, logits=method.all_logits,
             checkpoints=config.gradient_checkpointing, matrix=self.attention == "eager",
+            quantized=config.quantize is not None,
         )  # fmt: skip
         memory = f"{machine.memory / 2**30:.0f} GB free"
         self.gradient_checkpointing = self._settle("gradient_checkpointing", checkpoints, "hardware", memory)
@@ -203,15 +209,19 @@ def choose_length(lengths: Sequence[int], cap: int) -> int:
 
 def plan_memory(
     shape: Shape, machine: Machine, length: int, most: int, *, full: bool, narrow: bool, fewest: int = 1,
-    logits: bool = False, checkpoints: bool | None = None, matrix: bool = False,
+    logits: bool = False, checkpoints: bool | None = None, matrix: bool = False, quantized: bool = False,
 ) -> tuple[int, bool]:  # fmt: skip
     """Rows in one forward pass, a divisor of `most` and `fewest` or more, and whether activations are computed twice.
 
     narrow: arithmetic of 16 bits. logits: whether those of all tokens exist at once; matrix: whether those of the
-    attention do. checkpoints: decided by the user; None: only if not one row would fit without.
+    attention do. quantized: whether the frozen weights have 4 bits. checkpoints: decided by the user; None: only if not
+    one row would fit without.
     """
-    room = HEADROOM * machine.memory - shape.parameters * WEIGHT[full, narrow]
     wide = 1 if narrow else 2
+    weights = shape.parameters * WEIGHT[full, narrow]
+    if quantized:
+        weights = shape.parameters * QUANTIZED + 2 * shape.vocabulary * shape.hidden * 2 * wide
+    room = HEADROOM * machine.memory - weights
     unit = wide * shape.hidden
     layer = unit * ACTIVATION + wide * shape.heads * length * MATRIX * matrix
     output = shape.vocabulary * LOGIT * logits
