@@ -17,6 +17,7 @@ pytest.importorskip("peft")
 import tiny
 import torch
 import transformers
+from measured import log_prob, reply_tokens, settled
 from trainings import ctrl_c, graded, lines, losses, pairs, record, weights, write_lines
 from trainings import train as train_any
 
@@ -29,10 +30,6 @@ def train(method: Any, base: Path, out: Path, data: Any = None, /, **more: Any) 
     flags = {"split": 0.8, "batch_size": 4, "dtype": "float32", "learning_rate": rate} | more.pop("flags", {})
     rows = (graded() if method == "kto" else pairs()) if data is None else data
     return train_any(method, rows, out=out, model=str(base), flags=flags, **more)
-
-
-def settled(out: Path) -> dict[str, Any]:
-    return {setting["name"]: setting["value"] for setting in record(out)["plan"]}
 
 
 # What is learnt
@@ -50,27 +47,6 @@ def test_replies_that_are_preferred_are_told_from_the_others(base: Path, tmp_pat
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "training.json"} <= names
     assert {"README.md", "loss.png"} <= names and ("samples.jsonl" in names) == (method != "reward")
     assert not names & {"training_args.bin", ".rows"}
-
-
-def tokens_of(words: Any, row: dict[str, Any], side: str) -> tuple[list[int], int]:
-    """The tokens of a prompt with a reply up to its end of turn, and how many are the prompt's."""
-    before = words.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]
-    whole = words.apply_chat_template(row["prompt"] + row[side])["input_ids"]
-    assert words.decode(whole[-2:]) == "<|im_end|>\n"
-    return whole[:-1], len(before)
-
-
-def log_prob(model: Any, words: Any, row: dict[str, Any], side: str) -> float:
-    whole, before = tokens_of(words, row, side)
-    with torch.no_grad():
-        logits = model(torch.tensor([whole])).logits[0].float().log_softmax(-1)
-    return sum(float(logits[at - 1, whole[at]]) for at in range(before, len(whole)))
-
-
-def reply_tokens(words: Any, row: dict[str, Any], side: str) -> int:
-    """As many as `log_prob` sums over."""
-    whole, before = tokens_of(words, row, side)
-    return len(whole) - before
 
 
 @pytest.mark.parametrize("reference", ["once", "each_step"])
