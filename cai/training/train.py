@@ -63,9 +63,10 @@ def train(
 ) -> TrainSummary:
     """Train `model` on `data` by `method`; the product is in `out`, an adapter unless `full` is set.
 
-    method: sft, dpo, kto or reward. data: a run folder, a file, `hf:org/name`, or an iterable of records. model: local,
-    a folder (an adapter's too, which is then trained further), a .gguf file or a name on the hub. flags: keys that
-    override the config file's, such as {"lora.rank": 8}. progress: is given the metrics of every step.
+    method: sft, dpo, kto, orpo, simpo, cpo or reward. data: a run folder, a file, `hf:org/name`, or an iterable of
+    records. model: local, a folder (an adapter's too, which is then trained further), a .gguf file or a name on the
+    hub. flags: keys that override the config file's, such as {"lora.rank": 8}. progress: is given the metrics of every
+    step.
 
     Called again with the same data, model and config it resumes from the last checkpoint, and if it is finished,
     returns what it did. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises LossNotFinite, with the step and
@@ -153,7 +154,7 @@ def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> Va
     template = loaded.config.chat_template
     if template is not None and path_of(template).is_file():
         config["chat_template"] = path_of(template).read_text(encoding="utf-8", errors="replace")
-    for part, name in ((config["lora"], "embeddings"), (config, "quantize")):
+    for part, name in ((config["lora"], "embeddings"), (config, "quantize"), (config, "gamma")):
         if part[name] is None:  # a key that 0.1.0 did not have
             del part[name]
     data = [[content, len(rows.train), len(rows.eval)] for _, content in rows.files]

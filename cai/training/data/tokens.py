@@ -234,6 +234,10 @@ class Rows(ABC):
     def arguments(self, plan: Plan) -> Values:
         """The arguments of TRL's trainer that only this method has."""
 
+    def own_parts(self) -> Values:
+        """What the hooks of this method take besides the arguments of TRL's trainer."""
+        return {}
+
     @abstractmethod
     def dataset(self, rows: Sequence[Encoded]) -> Any:
         """The rows as TRL's trainer takes them."""

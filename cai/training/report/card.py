@@ -160,7 +160,8 @@ class _Curve(NamedTuple):
 
 REWARDS, SHARES = "reward", "pairs that chosen wins"  # labels of axes
 # Each image: its title, and the curves of each plot in it by the label of its axis. Of DPO and KTO the rewards are beta
-# times the gain in log probability over the reference; KTO has no pairs to share.
+# times the gain in log probability over the reference; of ORPO the log odds of a reply, of SimPO and CPO beta times its
+# log probability. KTO has no pairs to share.
 PLOTS: dict[str, tuple[str, dict[str, Sequence[_Curve]]]] = {
     LOSS: ("Loss", {"loss": (_Curve("loss", "loss", AFTER, "s"),)}),
     MARGINS: (

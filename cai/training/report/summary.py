@@ -1,6 +1,7 @@
 """What a training did: its metrics, and how often the chosen reply of held-out pairs wins, before and after.
 
-A reply is measured by its log probability in nats, summed over its tokens, or by its reward. Exact ties count half.
+A reply is measured by its log probability in nats, summed over its tokens or a mean of them, or by its reward. Exact
+ties count half.
 Pairs are taken as independent, so if several have one prompt the intervals are too narrow.
 """
 
@@ -23,6 +24,9 @@ SHOWN = (("loss", "loss"), ("eval_loss_before", "held-out loss before"), ("eval_
 
 Line = Object  # of metrics.jsonl or eval.jsonl
 
+# What replies are compared by, in words, by how its names in eval.jsonl begin; of several in a line, the first.
+MEASURES = {"mean_logp": "log probability a token", "logp": "log probability", "reward": "reward"}
+
 # Metrics of an evaluation that say nothing of the model.
 UNUSED = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
 
@@ -40,17 +44,17 @@ class Wins(Record):
 class PairAccuracy(Record):
     """What the last evaluation says of the held-out pairs."""
 
-    measure: Literal["log probability", "reward"]
+    measure: Literal["log probability", "log probability a token", "reward"]
     step: int
-    before: Wins | None = None  # under the reference; of a reward model at the first evaluation, if there is another
+    before: Wins | None = None  # under the reference; without one at the first evaluation, if there is another
     before_step: int | None = None  # of that evaluation; None: it is the reference
     after: Wins
     gained: int | None = None  # pairs in which chosen does better than before: it lost and wins, or a tie is involved
     lost: int | None = None  # pairs in which it does worse
     p_value: float | None = None  # of `gained` and `lost` (`sign_test`)
-    # Of log probabilities: pairs whose D, the gain of chosen over rejected since the reference, is > 0.
+    # Pairs whose D, the gain of chosen over rejected in log probability since the reference, is > 0.
     implicit: Wins | None = None
-    margin: float  # mean D in nats, or mean difference of the rewards
+    margin: float  # mean D in nats; without a reference, mean difference of the measure
     margin_interval: tuple[float, float] | None  # normal, 95 %; None: a single pair
     unmeasured: int  # pairs of the last evaluation with a number that is not finite (null): not counted above
 
@@ -62,29 +66,32 @@ class PairAccuracy(Record):
 def pair_accuracy(lines: Iterable[Line]) -> PairAccuracy | None:
     """What lines of eval.jsonl say of the last step, and of the state before it; None: no pair was measured.
 
-    Lines have `step` and `id`, and of replies `logp_` and `ref_logp_`, or `reward_`, each with `chosen` and `rejected`.
+    Lines have `step` and `id`, and of replies `logp_` and `ref_logp_`, or one of `MEASURES`, each with `chosen` and
+    `rejected`.
     """
     steps = defaultdict[int, list[Line]](list)
     for line in lines:
         steps[line["step"]].append(line)
     first, last = min(steps, default=0), max(steps, default=0)
-    facts: Values = {"measure": "reward"}
+    if not steps:
+        return None
+    measured = next((name for name in MEASURES if f"{name}_chosen" in steps[last][0]), "reward")
+    facts: Values = {"measure": MEASURES[measured]}
     before: dict[tuple[Any, int], float] = {}
-    if steps and "logp_chosen" in steps[last][0]:
-        gaps, references = _gaps(steps[last], "logp"), _gaps(steps[last], "ref_logp")
-        after = {key: gap for key, gap in gaps.items() if key in references}
+    after = _gaps(steps[last], measured)
+    margins = list(after.values())
+    relative = "ref_logp_chosen" in steps[last][0]
+    if relative:
+        references = _gaps(steps[last], "ref_logp")
+        after = {key: gap for key, gap in after.items() if key in references}
         before = {key: references[key] for key in after}
         margins = [gap - before[key] for key, gap in after.items()]
-        facts["measure"] = "log probability"
-    else:
-        after = _gaps(steps[last], "reward")
-        margins = list(after.values())
-        if first < last:
-            facts["before_step"] = first
-            before = _gaps(steps[first], "reward")
+    elif first < last:
+        facts["before_step"] = first
+        before = _gaps(steps[first], measured)
     if not after:
         return None
-    if facts["measure"] != "reward":
+    if relative:
         facts["implicit"] = wins(margins)
     if before:
         turns = [_credit(after[key]) - _credit(gap) for key, gap in before.items() if key in after]

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from cai.errors import InputError, UsageError
 from cai.records import Object, Values
 from cai.sources import yamlfaults, yamlfile
-from cai.texts.wording import nearest
+from cai.texts.wording import listed, nearest
 from cai.training.setup.keys import Lora, TrainConfig, number_of
 from cai.training.setup.methods import FIXED, METHODS, OURS, keys_lacking
 
@@ -88,8 +88,8 @@ class Loaded:
             )
         for key in sorted(keys_lacking(method)):
             if getattr(self.config, key) is not None:
-                methods = " and ".join(name for name, other in METHODS.items() if key in other.keys)
-                raise UsageError(f"{key} ({self.origin(key)}) is of {methods}, not of {method}: leave it out")
+                methods = listed([name for name, other in METHODS.items() if key in other.keys])
+                raise UsageError(f"{key} ({self.origin(key)}) is a setting of {methods}, not of {method}: leave it out")
 
 
 def load_config(path: str | Path | None = None, flags: Object | None = None) -> Loaded:
@@ -164,6 +164,8 @@ def trl_arguments(loaded: Loaded, method: str, fields: Object) -> Values:
                 raise UsageError(f"trl.{name} is set by the key {ours!r}")
             if name in FIXED:
                 raise UsageError(f"trl.{name} cannot be set: {FIXED[name]}")
+            if name in METHODS[method].unused:
+                raise UsageError(f"trl.{name} has no effect on {method}: leave it out")
             if name not in fields:
                 raise UsageError(f"TRL's trainer has no argument {name!r}; {nearest(name, fields)}")
             kind = str(fields[name].type)

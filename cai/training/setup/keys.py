@@ -92,16 +92,21 @@ class TrainConfig(Record):
     loss: str | None = Field(
         None,
         description="dpo: cdpo and gap_scaled read p_chosen of every pair, TRL's sigmoid, robust, ipo and others do "
-        "not (default: cdpo if all pairs have it, else sigmoid). kto: kto or apo_zero_unpaired. reward: soft, margin "
-        "or hard labels (default: soft if all pairs have p_chosen, else hard).",
+        "not (default: cdpo if all pairs have it, else sigmoid). kto: kto or apo_zero_unpaired. orpo, simpo, cpo: soft "
+        "or hard labels, reward: soft, margin or hard ones (default: soft if all pairs have p_chosen, else hard).",
     )
     beta: Positive | None = Field(
-        None, description="dpo, kto: how close to the reference the model stays (default 0.1)."
+        None,
+        description="dpo, kto: how close to the reference the model stays (default 0.1). orpo: weight of the odds "
+        "ratio beside the NLL (default 0.1). simpo, cpo: scale of the log-probabilities (default 2 and 0.1).",
+    )
+    gamma: Annotated[Number, Field(ge=0)] | None = Field(
+        None, description="simpo: margin by which the chosen reply is to win, in rewards (default: half of beta)."
     )
     nll: Annotated[Number, Field(ge=0)] | None = Field(
         None,
         description="dpo: weight of the chosen replies' NLL, which keeps their probability from collapsing (default "
-        "0.2; 0 for losses that hold the chosen reply by themselves).",
+        "0.2; 0 for losses that hold the chosen reply by themselves). simpo, cpo: the same (default 0 and 1).",
     )
     reference: Literal["once", "each_step"] | None = Field(
         None,

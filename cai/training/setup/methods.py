@@ -27,6 +27,7 @@ class Method:
     card: str  # what it did with the base model, for the model card
     rates: tuple[float, float]  # learning rates: of a LoRA adapter, of all weights
     keys: tuple[str, ...] = ()  # of the config, beside those that every method has
+    unused: tuple[str, ...] = ()  # arguments of TRL's trainer that have no effect on it
     loss: str = ""  # the default; empty: there is but one
     soft_loss: str = ""  # the default if every pair has p_chosen; empty: labels do not decide
     losses: tuple[str, ...] = ()  # by name
@@ -41,8 +42,15 @@ class Method:
     following: str = ""  # the next training; {folder} is the product
 
 
+# Of TRL's DPO trainer, what is about its reference and its own losses.
+OF_DPO = (
+    "precompute_ref_batch_size", "precompute_ref_log_probs", "ld_alpha", "f_divergence_type",
+    "f_alpha_divergence_coef", "use_weighting", "label_smoothing", "discopop_tau", "loss_weights", "padding_free",
+)  # fmt: skip
+
 # Learning rates: full SFT is TRL's; LoRA wants about ten times that of full fine-tuning, whatever the method (Schulman
-# et al. 2025, "LoRA Without Regret"). Full DPO: Tunstall et al. 2023 (Zephyr), section 4.
+# et al. 2025, "LoRA Without Regret"). Full DPO: Tunstall et al. 2023 (Zephyr), section 4. Full ORPO and SimPO: that of
+# the authors' own trainings of Mistral 7B and Llama 3 8B. CPO: that of the authors' own adapter (ALMA-R).
 METHODS: dict[str, Method] = {
     "sft": Method(
         rows="chat",
@@ -94,6 +102,52 @@ METHODS: dict[str, Method] = {
             ("eval_rewards/chosen", "desirable: reward"),
             ("eval_rewards/rejected", "undesirable: reward"),
         ),
+    ),
+    "orpo": Method(
+        rows="pairs",
+        file="dpo",
+        trainer="reference_free:OddsRatio",
+        trl="trl:DPO",
+        summary="Train on pairs without a reference, with SFT and preference in one loss (ORPO).",
+        example="runs/labels --model Qwen/Qwen3-8B-Base --out models/orpo",
+        card="trained on pairs of replies by odds ratio preference optimisation (Hong et al. 2024, arXiv 2403.07691)",
+        rates=(5e-5, 5e-6),
+        keys=("loss", "beta"),
+        unused=OF_DPO,
+        loss="hard",
+        soft_loss="soft",
+        losses=("soft", "hard"),
+    ),
+    "simpo": Method(
+        rows="pairs",
+        file="dpo",
+        trainer="reference_free:Simple",
+        trl="trl:DPO",
+        summary="Train on pairs without a reference, by mean log-probabilities and a margin (SimPO).",
+        example="runs/labels --model models/sft --out models/simpo",
+        card="trained on pairs of replies by simple preference optimisation (Meng et al. 2024, arXiv 2405.14734)",
+        rates=(6e-6, 6e-7),
+        after_sft=True,
+        keys=("loss", "beta", "gamma", "nll"),
+        unused=OF_DPO,
+        loss="hard",
+        soft_loss="soft",
+        losses=("soft", "hard"),
+    ),
+    "cpo": Method(
+        rows="pairs",
+        file="dpo",
+        trainer="reference_free:Contrastive",
+        trl="trl:DPO",
+        summary="Train on pairs without a reference, by log-probabilities and the NLL of the chosen reply (CPO).",
+        example="runs/labels --model models/sft --out models/cpo",
+        card="trained on pairs of replies by contrastive preference optimisation (Xu et al. 2024, arXiv 2401.08417)",
+        rates=(1e-4, 1e-5),
+        keys=("loss", "beta", "nll"),
+        unused=OF_DPO,
+        loss="hard",
+        soft_loss="soft",
+        losses=("soft", "hard"),
     ),
     "reward": Method(
         rows="pairs",

@@ -94,16 +94,38 @@ def flip_rate(labels: Sequence[float]) -> float:
 # The method
 
 
-class SoftDPO(Watched):
+class Paired(Watched):
+    """TRL's DPOTrainer, with what a loss of ours beside its own needs: the log-probabilities of both replies."""
+
+    width = 2
+    parts = ("", NLL)
+
+    def counts(self, inputs: Object) -> Mapping[str, Any]:
+        chosen, rejected = (side.sum() for side in inputs["completion_mask"][:, 1:].chunk(2))
+        metrics = {"entropy": chosen + rejected, "mean_token_accuracy": chosen}
+        metrics |= {"logits/chosen": chosen, "logits/rejected": rejected}
+        return {**super().counts(inputs), NLL: chosen, **metrics}
+
+    def with_logps(self, model: Any, batch: Values, return_outputs: bool) -> tuple[Any, Any, Any]:
+        """TRL's loss and outputs, and the log-probability of each reply, the chosen ones first: of one forward pass."""
+        outputs: list[Any] = []  # TRL computes the log-probabilities and keeps them to itself
+        hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        try:
+            loss, result = self.row_loss(model, batch, return_outputs)
+        finally:
+            hook.remove()
+        places = batch["input_ids"].size(1) - 1  # a prompt-learning adapter puts positions of its own before these
+        return loss, result, outputs[0].log_probs[:, -places:].sum(dim=1)  # prompt and padding have log prob 0
+
+
+class SoftDPO(Paired):
     """TRL's DPOTrainer, whose `args.loss_type` may also name losses of `SOFT`, which are added to the stock ones.
 
     They read `p_chosen` of every row. After an evaluation `on_eval` gets the log-probabilities of every row, in nats.
     UsageError before anything is loaded for settings that TRL would ignore, or that have no meaning with soft labels.
     """
 
-    width = 2
     references = ("ref_chosen_logps", "ref_rejected_logps")
-    parts = ("", NLL)
     loss_types: list[str]
     loss_weights: list[float]
 
@@ -124,30 +146,17 @@ class SoftDPO(Watched):
         self.loss_types = [name for name, _ in stock]
         self.loss_weights = [weight for _, weight in stock]
 
-    def counts(self, inputs: Object) -> Mapping[str, Any]:
-        chosen, rejected = (side.sum() for side in inputs["completion_mask"][:, 1:].chunk(2))
-        metrics = {"entropy": chosen + rejected, "mean_token_accuracy": chosen}
-        metrics |= {"logits/chosen": chosen, "logits/rejected": rejected}
-        return {**super().counts(inputs), NLL: chosen, **metrics}
-
     def loss_sums(self, model: Any, inputs: Values, return_outputs: bool) -> tuple[Any, Any]:
         """TRL's losses and ours from one forward pass of each model; in an evaluation each row is remembered."""
         import torch
 
         batch = self.with_reference(inputs)
-        outputs: list[Any] = []  # TRL computes the log-probabilities and keeps them to itself
-        hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-        try:
-            loss, result = self.row_loss(model, batch, return_outputs)
-        finally:
-            hook.remove()
-        places = batch["input_ids"].size(1) - 1  # a prompt-learning adapter puts positions of its own before these
-        sums = outputs[0].log_probs[:, -places:].sum(dim=1)  # prompt and padding have log prob 0
-        chosen, rejected = sums.chunk(2)
+        loss, result, logps = self.with_logps(model, batch, return_outputs)
+        chosen, rejected = logps.chunk(2)
         chosen_before, rejected_before = (batch[name] for name in self.references)
-        logps = {"logp_chosen": chosen, "logp_rejected": rejected}
-        logps |= {"ref_logp_chosen": chosen_before, "ref_logp_rejected": rejected_before}
-        self.remember(batch, logps)
+        measured = {"logp_chosen": chosen, "logp_rejected": rejected}
+        measured |= {"ref_logp_chosen": chosen_before, "ref_logp_rejected": rejected_before}
+        self.remember(batch, measured)
         gap = self.beta * ((chosen - chosen_before) - (rejected - rejected_before))  # β·D
         loss = loss * len(gap) + sum(weight * ours(gap, batch[P]).sum() for ours, weight in self._soft)
         return torch.stack([gap.new_zeros(()) + loss, -self._nll * chosen.sum()]), result

@@ -32,12 +32,15 @@ from cai.weights.vendors import silence_libraries
 
 Progress = Callable[[Object], None]
 
-WATCHED = ("entropy", "rewards/chosen", "rewards/margins", "logps/chosen")
+WATCHED = (
+    "entropy", "rewards/chosen", "rewards/margins", "logps/chosen", "eval_rewards/margins", "eval_logps/chosen",
+)  # fmt: skip
 # Entries of the log that are averaged: one batch of a few rows is noise. At TRL's 10 steps an entry, 50 steps.
 WINDOW = 5
-# The chosen replies cost a tenth more nats than under the reference, whatever their length: at 1 nat a token, a
-# perplexity of 3.0 where it was 2.7. Their fall as such is common (Pal et al. 2024, arXiv 2402.13228; Razin et al.
-# 2024, arXiv 2410.08847), and its cause, the loss of differences, has a remedy: the NLL beside it.
+# The chosen replies cost a tenth more nats than under the reference, or than before the first step, whatever their
+# length: at 1 nat a token, a perplexity of 3.0 where it was 2.7. Their fall as such is common (Pal et al. 2024, arXiv
+# 2402.13228; Razin et al. 2024, arXiv 2410.08847), and its cause, the loss of differences, has a remedy: the NLL
+# beside it.
 FALL = 0.1
 # Half the entropy: the effective number of next tokens, e^H, has shrunk to its square root.
 ENTROPY = 0.5
@@ -112,6 +115,7 @@ def trainer_of(rows: Rows, arguments: Values, **parts: Any) -> Any:
         args=pkgutil.resolve_name(f"{name}Config")(**arguments),
         train_dataset=rows.dataset(rows.train),
         eval_dataset=rows.dataset(rows.eval) if rows.eval else None,
+        **rows.own_parts(),
         **parts,
     )
     for weight in trainer.model.parameters():
@@ -168,9 +172,9 @@ class Recorder:
         for name in ("eval_num_tokens", "num_tokens"):
             if name in logs:
                 metrics[name] = logs[name] + self._before
+        for line in self._watch.see(state.global_step, logs):
+            self._warn(line)
         if "loss" in logs:
-            for line in self._watch.see(state.global_step, logs):
-                self._warn(line)
             tokens = logs.get("num_tokens", 0.0)
             left = (state.max_steps - state.global_step) / max(1, state.global_step - self._first)
             metrics["tokens_per_second"] = round((tokens - self._tokens) / max(1e-9, now - self._logged), 1)
@@ -210,8 +214,8 @@ def _memory() -> int:
 class Watch:
     """Warns of what a training's log shows, entry by entry.
 
-    beta: DPO's, None for trainings without a reference. A resumed training is compared with the start of its first
-    session, which its checkpoint has.
+    beta: of the gain over a reference; None or 0: there is none, and held-out replies show a fall. A resumed training
+    is compared with the start of its first session, which its checkpoint has.
     """
 
     def __init__(self, beta: float | None = None) -> None:
@@ -225,7 +229,8 @@ class Watch:
             if name in metrics:
                 self._values[name].append(metrics[name])
         warnings = []
-        for kind, text in (("likelihood", self._likelihood()), ("entropy", self._entropy())):
+        likelihood = self._likelihood() if self._beta else self._held_out()
+        for kind, text in (("likelihood", likelihood), ("entropy", self._entropy())):
             if text is not None and kind not in self._kinds:
                 self._kinds.add(kind)
                 warnings.append(f"step {step}: {text}")
@@ -250,6 +255,20 @@ class Watch:
             f"margins rise ({margins[0]:.3g} to {margins[1]:.3g}) while the chosen replies become less probable: "
             f"{fall:.1f} nats a reply under the reference, {fall / before:.0%}. The model unlearns both replies: give "
             "the NLL more weight, raise beta, or lower the learning rate"
+        )
+
+    def _held_out(self) -> str | None:
+        """The same of evaluations, which are all of the same replies, as the steps are not."""
+        margins, logps = self._values["eval_rewards/margins"], self._values["eval_logps/chosen"]
+        if len(logps) < 2:
+            return None
+        fall = logps[0] - logps[-1]
+        if fall <= FALL * -logps[0] or margins[-1] <= margins[0]:
+            return None
+        return (
+            f"margins rise ({margins[0]:.3g} to {margins[-1]:.3g}) while the chosen replies become less probable: "
+            f"{fall:.1f} nats a held-out reply since the first evaluation, {fall / -logps[0]:.0%}. The model unlearns "
+            "both replies: give the NLL more weight, or lower the learning rate"
         )
 
     def _entropy(self) -> str | None:

@@ -1,4 +1,4 @@
-"""What the DPO, KTO and reward trainers share: rows on disk for TRL, `p_chosen` in every batch, evaluations by row.
+"""What the trainers of preferences share: rows on disk for TRL, `p_chosen` in every batch, evaluations by row.
 
 TRL keeps reference log-probabilities in a file beside the rows, and has none for rows in memory. With the rows in one
 folder, the same command computes them once, and several processes share them. TRL is given token ids; those of a reply
@@ -42,6 +42,7 @@ class Preferences(Rows):
     columns: ClassVar[tuple[str, ...]] = ("chosen_ids", "rejected_ids")  # of TRL, one for each reply
     joined: ClassVar[bool] = False  # whether TRL takes each reply with the prompt before it
     labels: ClassVar[Mapping[str, str]] = {}  # by loss: the field of a row that it reads besides the replies
+    beta: ClassVar[float] = BETA  # the default
 
     def settle(self) -> Iterator[Setting]:
         setting = self._loss()
@@ -57,7 +58,7 @@ class Preferences(Rows):
             yield setting
         keys = METHODS[self.data.method].keys
         if "beta" in keys:
-            yield self.loaded.setting("beta", BETA)
+            yield self.loaded.setting("beta", self.beta)
         yield from self.own_settings()
         if "reference" in keys:
             yield self._reference()

@@ -132,6 +132,20 @@ def test_held_out_pairs_are_told_before_and_after_with_intervals(tmp_path: Path)
     assert "4 pairs turned to the chosen reply and 0 away from it (exact sign test: p 0.12)." in text
 
 
+def test_without_a_reference_pairs_are_told_by_what_is_learnt(tmp_path: Path) -> None:
+    lines = [
+        {"step": step, "id": "a", "logp_chosen": -9.0, "logp_rejected": -4.0, "mean_logp_chosen": -3.0 + step,
+         "mean_logp_rejected": -2.0}
+        for step in (0, 2)
+    ]  # fmt: skip
+    text = card(make(tmp_path, "simpo", evals=lines))
+    assert "| chosen has the higher log probability a token, at step 0 | 0.0% |" in text
+    assert "| chosen has the higher log probability a token, at step 2 | 100.0% |" in text
+    assert "Mean margin of the log probabilities: +1 nats a token." in text and "the reference" not in text
+    summed = [{"step": 1, "id": "a", "logp_chosen": -3.0, "logp_rejected": -4.0}]
+    assert "Mean margin of the log probabilities: +1 nats." in card(make(tmp_path, "cpo", evals=summed))
+
+
 def test_a_reward_model_is_told_by_its_rewards(tmp_path: Path) -> None:
     evals = [
         {"step": 4, "id": "a", "reward_chosen": 1.5, "reward_rejected": None},

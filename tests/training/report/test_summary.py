@@ -71,6 +71,28 @@ def test_a_reward_model_is_compared_with_its_first_evaluation() -> None:
     assert accuracy.margin == pytest.approx((1.5 + 2.0 - 0.5) / 3)
 
 
+def mean_logp(step: int, name: str, whole: tuple[float, float], mean: tuple[float, float]) -> dict[str, Any]:
+    return {
+        "step": step, "id": name, "logp_chosen": whole[0], "logp_rejected": whole[1],
+        "mean_logp_chosen": mean[0], "mean_logp_rejected": mean[1],
+    }  # fmt: skip
+
+
+def test_without_a_reference_replies_are_compared_with_the_first_evaluation_by_what_is_learnt() -> None:
+    accuracy = pair_accuracy([mean_logp(0, "a", (-9, -4), (-3, -2)), mean_logp(5, "a", (-8, -4), (-1, -2))])
+    assert accuracy is not None and accuracy.before is not None
+    assert (accuracy.measure, accuracy.before_step, accuracy.implicit) == ("log probability a token", 0, None)
+    assert (accuracy.before.won, accuracy.after.won, accuracy.margin) == (0, 1, 1)
+    first, second, third = accuracy.lines()
+    assert first.startswith("chosen has the higher log probability a token in 100.0%")
+    assert second.startswith("at step 0 in 0.0%") and third == "mean margin +1 nats a token"
+    whole = [{"step": step, "id": "a", "logp_chosen": -4.0, "logp_rejected": -4.0 - step} for step in (0, 5)]
+    summed = pair_accuracy(whole)
+    assert summed is not None and summed.before is not None
+    assert (summed.measure, summed.before.ties, summed.after.won) == ("log probability", 1, 1)
+    assert list(summed.lines())[-1] == "mean margin +5 nats"
+
+
 def test_a_reward_model_evaluated_once_has_no_before() -> None:
     accuracy = pair_accuracy([reward(5, "a", 1.0, -1.0)])
     assert accuracy is not None

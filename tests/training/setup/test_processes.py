@@ -49,10 +49,10 @@ def write(folder: Path, method: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "reward"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "simpo", "reward"])
 def test_two_processes_write_one_training_over_all_rows(base: Path, tmp_path: Path, method: str) -> None:
     data = write(tmp_path, method)
-    flags = {"learning_rate": 1e-3} if method in ("dpo", "kto") else {}
+    flags = {"learning_rate": 1e-3} if method in ("dpo", "kto", "simpo") else {}
     asked = command(tmp_path, method, tmp_path / "two", base, **flags)
     done = subprocess.run(asked, env=surroundings(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -64,7 +64,7 @@ def test_two_processes_write_one_training_over_all_rows(base: Path, tmp_path: Pa
     # A step sees the same rows, and takes the mean over all of them.
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
     assert two["summary"]["metrics"]["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=0.05)
-    if method in ("dpo", "reward"):
+    if method in ("dpo", "simpo", "reward"):
         last = [line["id"] for line in lines(tmp_path / "two", "eval.jsonl") if line["step"] == one.steps]
         assert len(last) == len(set(last)) == one.eval_rows
 

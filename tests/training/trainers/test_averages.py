@@ -22,6 +22,9 @@ CASES = {
     "kto": ("kto", {}),
     "kto-each-step": ("kto", {"reference": "each_step"}),
     "kto-unpaired": ("kto", {"loss": "apo_zero_unpaired"}),
+    "orpo": ("orpo", {"loss": "hard"}),
+    "simpo-nll": ("simpo", {"nll": 0.5}),
+    "cpo": ("cpo", {}),
     "reward": ("reward", {"trl.center_rewards_coefficient": 0.1}),
     "reward-soft": ("reward", {"loss": "soft"}),
 }
@@ -63,7 +66,7 @@ UNLIKE = {"epoch", "tokens_per_second", "eta_seconds", "memory_gb", "num_tokens"
 TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 
 
-QUICK = ("sft", "dpo-soft", "kto", "reward")  # one of each kind of loss
+QUICK = ("sft", "dpo-soft", "kto", "simpo-nll", "reward")  # one of each kind of loss
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,22 @@ def test_the_fall_is_counted_in_nats_whatever_beta(beta: float) -> None:
     assert [line.split(":")[0] for line in lines] == ["step 80"]
 
 
+def held_out(chosen: float, margin: float) -> dict[str, float]:
+    return {"eval_logps/chosen": chosen, "eval_rewards/margins": margin}
+
+
+def test_without_a_reference_held_out_replies_show_the_fall() -> None:
+    falling = [held_out(-100 - 6.0 * n, 0.1 * n) for n in range(5)]
+    [line] = told(Watch(beta=0.0), falling)
+    assert line.startswith(
+        "step 30: margins rise (0 to 0.2) while the chosen replies become less probable: 12.0 nats a"
+    )
+    assert told(Watch(beta=0.1), falling) == []
+    assert told(Watch(beta=0.0), [held_out(-100 - 6.0 * n, -0.1 * n) for n in range(5)]) == []
+    assert told(Watch(beta=0.0), [held_out(-100 - 2.0 * n, 0.1 * n) for n in range(5)]) == []
+    assert told(Watch(beta=0.0), [entry(-2.1 * n, 0.1 * n) for n in range(30)]) == []
+
+
 def test_half_the_entropy_is_told_and_one_odd_batch_is_not() -> None:
     calm, low = {"entropy": 2.0}, {"entropy": 0.9}
     assert told(Watch(), [calm] * 10 + [{"entropy": 0.1}] + [calm] * 10) == []
