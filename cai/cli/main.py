@@ -32,7 +32,7 @@ MODULES = (
     "evaluate",
     "look",
     "batch",
-    "view",
+    "servers.view",
     "constitution",
 )  # of the commands, in the order of the help text
 HELP = {"help_option_names": ["-h", "--help"]}
