@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "cai"
 FLOORS = (  # from the ground up; a room may import its own floor and those below
-    "records errors packages texts",
+    "records errors packages texts listening",
     "disk folder sources",
     "constitution calls weights recipes",
     "engine models chat",

@@ -6,11 +6,8 @@ import asyncio
 import errno
 import json
 import logging
-import os
-import signal
-import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -19,7 +16,8 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from cai.errors import CaiError, UsageError
+from cai.errors import CaiError
+from cai.listening import listener, until_interrupted
 from cai.records import Values
 from cai.sources.yamlfile import first_fault
 from cai.viewer.index import Index
@@ -52,12 +50,8 @@ def view(paths: list[str], wishes: Wishes, port: int, announce: Callable[[str], 
 
 
 async def _view(paths: list[str], wishes: Wishes, port: int, announce: Callable[[str], object]) -> None:
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(partial(_note, ended))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # on Windows, Ctrl-C is a KeyboardInterrupt
-            loop.add_signal_handler(number, ended.set)
+    ended = until_interrupted()
+    asyncio.get_running_loop().set_exception_handler(partial(_note, ended))
     index = Index(find_sources(paths), partial(find_sources, paths))
     answers = Answers(index, wishes)
     answers.check()
@@ -83,8 +77,8 @@ def _note(ended: asyncio.Event, loop: asyncio.AbstractEventLoop, context: dict[s
 @asynccontextmanager
 async def serving(index: Index, answers: Answers, port: int = 0) -> AsyncIterator[str]:
     """A server for an index, which it starts and closes; gives the address of the page."""
-    listener = _listener(port)
-    port = listener.getsockname()[1]
+    socket = listener(HOST, port)
+    port = socket.getsockname()[1]
     token = new_token()
     app = web.Application(middlewares=[only_from(port, token, frozenset(PAGE))], client_max_size=MOST_BODY)
     app.on_response_prepare.append(add_headers)
@@ -96,20 +90,12 @@ async def serving(index: Index, answers: Answers, port: int = 0) -> AsyncIterato
     try:
         index.start()
         await runner.setup()
-        await web.SockSite(runner, listener).start()
+        await web.SockSite(runner, socket).start()
         yield f"http://{HOST}:{port}/#{token}"
     finally:
         await runner.cleanup()
-        listener.close()
+        socket.close()
         index.close()
-
-
-def _listener(port: int) -> socket.socket:
-    try:
-        return socket.create_server((HOST, port))
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)  # its own text names the address again, as Python code
-        raise UsageError(f"--port {port}: {reason}; name another port, or leave it out for a free one") from None
 
 
 async def _file(request: web.Request) -> web.Response:

@@ -1,0 +1,29 @@
+"""A server in this process: the socket that it listens on, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import suppress
+
+from cai.errors import UsageError
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """A socket that listens; UsageError if the port cannot be had."""
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)  # its own text names the address again, as Python code
+        raise UsageError(f"--port {port}: {reason}; name another port, or leave it out for a free one") from None
+
+
+def until_interrupted() -> asyncio.Event:
+    """An event of the running loop that Ctrl-C and SIGTERM set."""
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # on Windows, Ctrl-C is a KeyboardInterrupt
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    return ended
