@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -12,11 +13,14 @@ from cai.errors import UsageError
 
 
 def listener(host: str, port: int) -> socket.socket:
-    """A socket that listens; UsageError if the port cannot be had."""
+    """A socket that listens; UsageError if the address cannot be had."""
     try:
         return socket.create_server((host, port))
     except OSError as error:
-        reason = os.strerror(error.errno or 0)  # its own text names the address again, as Python code
+        number = error.errno or 0
+        if number < 0 or number == errno.EADDRNOTAVAIL:  # names that are not found have numbers of their own
+            raise UsageError(f"--host {host}: not an address of this machine; name 127.0.0.1, for example") from None
+        reason = os.strerror(number)  # its own text names the address again, as Python code
         raise UsageError(f"--port {port}: {reason}; name another port, or leave it out for a free one") from None
 
 

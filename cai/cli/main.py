@@ -29,6 +29,7 @@ MODULES = (
     "train",
     "chat",
     "judge",
+    "servers.rewards",
     "evaluate",
     "look",
     "batch",

@@ -41,6 +41,8 @@ class RewardCalls:
         self._store: Store | None = None
         self._budget: Budget | None = None
         self._opening = asyncio.Lock()
+        self._playing = 0
+        self._quiet = asyncio.Event()
         self._ages = itertools.count()
 
     def add(self, spec: str, prepare: Prepare) -> Model:
@@ -58,16 +60,24 @@ class RewardCalls:
 
         Raises RowDropped if only this is lost, ModelStopped if nothing more can be asked.
         """
-        driver = await self._driver(spec)
+        self._playing += 1
         try:
-            played = await driver.play(row, next(self._ages), flow)
+            driver = await self._driver(spec)
+            played = await self._played(spec, driver, row, flow)
+            assert self._store is not None
+            await self._store.committed()
+            return played
+        finally:
+            self._playing -= 1
+            self._quiet.set()
+
+    async def _played(self, spec: str, driver: Driver, row: str, flow: Flow[T]) -> Played[T]:
+        try:
+            return await driver.play(row, next(self._ages), flow)
         except ServerDown:
             if self._drivers.get(spec) is driver:
                 del self._drivers[spec]  # who asks later may find it up again
             raise
-        assert self._store is not None
-        await self._store.committed()
-        return played
 
     async def _driver(self, spec: str) -> Driver:
         async with self._opening:
@@ -100,12 +110,15 @@ class RewardCalls:
         return Driver({"judge": seat}, self._store, seed=settings.seed, budget=self._budget, tally=self.tally)
 
     async def close(self) -> None:
-        """Close models and store; safe to call twice, and a later call opens them again."""
+        """Close models and store once nothing is on its way; safe to call twice, and a later call opens them again."""
+        while self._playing:  # after an error, calls of other rewards
+            self._quiet.clear()
+            await self._quiet.wait()
         started, self._started = self._started, set()
         for spec in started:
             await self._models[spec].close()
         self._drivers.clear()
-        self._opening = asyncio.Lock()  # the next call may run in another loop
+        self._opening, self._quiet = asyncio.Lock(), asyncio.Event()  # the next call may run in another loop
         store, self._store = self._store, None
         if store is not None:
             store.close()

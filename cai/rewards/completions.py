@@ -31,7 +31,7 @@ class Completions:
         if id in self._ids:
             return
         values = {"id": id, "by": by, "prompt": prompt, "reply": reply, **asdict(rated)}
-        line = orjson.dumps(values, default=_plain, option=orjson.OPT_APPEND_NEWLINE)
+        line = orjson.dumps(values, default=plain, option=orjson.OPT_APPEND_NEWLINE)
         try:
             with open(self.path, "ab", buffering=0) as file:
                 append_whole(file, line)
@@ -62,7 +62,7 @@ class Completions:
             ) from None
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """A record as an object; TypeError for anything else."""
     dump = getattr(value, "model_dump", None)
     if dump is None:

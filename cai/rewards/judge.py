@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cai.calls.model import ListsTokens, check_ability, spec_of
+from cai.calls.prices import Tally
 from cai.calls.protocols import choose_protocol
 from cai.calls.seats import Flow, Played
 from cai.constitution.draw import draw
@@ -66,6 +67,31 @@ class JudgeReward:
             return ByPoint(AskKeeps(self._templates, self.law, self.protocol, **more), weighted, at_once)
         score = self.protocol == "score" or (self.protocol == "reason" and not can.logprobs)
         return ByGroup(AskJudge(self._templates, self.law, **more), self.protocol, score, weighted, at_once)
+
+    @property
+    def title(self) -> str:
+        """Who rates, how and under what, for people to read."""
+        return f"{spec_of(self.model)} ({self.protocol}, by {self._settings.scoring}) under {self.law.title}"
+
+    @property
+    def identity(self) -> Values:
+        """What decides its numbers."""
+        templates, settings = self._templates, self._settings
+        asked = settings.model_dump(include={"scoring", "principles", "extra_body", "seed"}, mode="json")
+        of_words = settings.max_tokens if self.protocol in ("vote", "reason") else None
+        return {
+            "judge": spec_of(self.model),
+            "protocol": self.protocol,
+            "constitution": self.law.ref.model_dump(),
+            "templates": templates.screen_hash if settings.scoring == "point" else templates.judge_hash,
+            "max_tokens": of_words,
+            **asked,
+        }
+
+    @property
+    def tally(self) -> Tally:
+        """What happened to its calls."""
+        return self._calls.tally
 
     @property
     def _spec(self) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 
+from cai.calls.model import spec_of
+from cai.calls.prices import Tally
 from cai.engine.ask_judge import AskJudge
 from cai.errors import RowDropped, UsageError
 from cai.models.specs import without_address
-from cai.records import Completion, Message, Request
+from cai.records import Completion, Message, Request, Values
 from cai.rewards.calls import RewardCalls, settled
 from cai.rewards.completions import Completions
 from cai.rewards.reward import Rated, groups_of, reply_id
@@ -26,6 +28,21 @@ class ModelReward:
         self.model = calls.add(spec, self._prepare)
         if not self.model.can.reward:
             raise UsageError(f"{without_address(spec)} is not a reward model: use reward:PATH, or a judge")
+
+    @property
+    def title(self) -> str:
+        """Who rates, for people to read."""
+        return spec_of(self.model)
+
+    @property
+    def identity(self) -> Values:
+        """What decides its numbers."""
+        return {"model": spec_of(self.model)}
+
+    @property
+    def tally(self) -> Tally:
+        """What happened to its calls."""
+        return self._calls.tally
 
     async def _prepare(self) -> None:
         """Nothing is left to do once it is loaded."""

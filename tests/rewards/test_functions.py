@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raters import rewards
+from reward_judges import rewards
 
 from cai.errors import UsageError
 from cai.rewards.functions import FunctionReward, format_penalty, function_of, length_penalty

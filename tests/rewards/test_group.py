@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from raters import Rater, judge, law, rewards
+from reward_judges import Rater, judge, law, rewards
 
 from cai.records import Completion
 from cai.rewards.scoring import circle

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raters import Rater, judge, law, rewards, user
+from reward_judges import Rater, judge, law, rewards, user
 
 from cai import read_calls
 from cai.errors import BudgetReached, ModelFault, RunError, ServerDown, Unreadable
@@ -165,3 +165,30 @@ def test_several_prompts_come_as_one_batch(tmp_path: Path) -> None:
             await reward.close()
 
     assert asyncio.run(play()) == pytest.approx([2, -2, 2, -2])
+
+
+def test_closing_waits_for_what_is_on_its_way(tmp_path: Path) -> None:
+    rater = Rater()
+    reward = judge(tmp_path, rater)
+
+    async def play() -> None:
+        asked = asyncio.ensure_future(reward([user("How?")] * 3, REPLIES[:3]))
+        while not rater.calls:
+            await asyncio.sleep(0)
+        await reward.close()
+        assert None not in await asked
+
+    asyncio.run(play())
+    assert len(list(read_calls(tmp_path))) == 3
+
+
+def test_what_changes_the_rewards_changes_the_identity(tmp_path: Path) -> None:
+    plain: dict[str, Any] = {"principles": 1, "seed": 0, "scoring": "point", "protocol": "logprob"}
+    changes = {"principles": 2, "seed": 1, "scoring": "group", "protocol": "vote"}
+    identities = [
+        judge(tmp_path, Rater(), law(1, 1), **plain | {name: value}).identity for name, value in changes.items()
+    ]
+    identities.append(judge(tmp_path, Rater(), law(1, 2), **plain).identity)
+    first = judge(tmp_path, Rater(), law(1, 1), **plain).identity
+    assert first == judge(tmp_path, Rater(), law(1, 1), **plain, max_tokens=7, concurrency=1).identity
+    assert len({json.dumps(each) for each in [first, *identities]}) == 1 + len(changes) + 1

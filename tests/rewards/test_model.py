@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import tiny
-from raters import rewards
+from reward_judges import rewards
 
 from cai import read_calls
 from cai.errors import UsageError

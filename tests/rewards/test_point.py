@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from raters import Rater, judge, law, rewards
+from reward_judges import Rater, judge, law, rewards
 
 from cai.engine.templates.sets import load_templates
 from cai.errors import TemplateError, UsageError

@@ -1,0 +1,181 @@
+"""The server of `cai reward-server`: rates replies that trainers elsewhere post to /score.
+
+The token is asked for before a body is read. A page in a browser has no way to send it: a header of another site's
+page needs a permission that this server never gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cai.calls.prices import Tally
+from cai.errors import BudgetReached, CaiError, ModelStopped
+from cai.listening import listener, until_interrupted
+from cai.records import Message, Values
+from cai.rewards.completions import plain
+from cai.rewards.reward import Rated
+from cai.sources.conversations import to_prompt
+from cai.sources.values import BadRecord
+from cai.sources.yamlfile import first_fault
+from cai.texts.wording import counted
+
+log = logging.getLogger("cai")
+MOST_BODY = 8 * 2**20  # bytes
+MOST_REPLIES = 1_024  # to one prompt
+MOST_AT_ONCE = 512  # requests; each holds its texts in memory while its judge is asked
+GRACE = 5.0  # seconds that answers get to end when the server does
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+class Rates(Protocol):
+    """A reward that says what its numbers follow from."""
+
+    async def rate(self, prompts: list[tuple[Message, ...]], replies: list[str]) -> list[Rated]:
+        """The rewards with the votes that they follow from."""
+
+    async def close(self) -> None:
+        """Release what the calls took."""
+
+    @property
+    def tally(self) -> Tally:
+        """What happened to its calls."""
+
+
+class Body(BaseModel):
+    """What is posted: the replies to one prompt, which is a text or a conversation that ends with the user."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    prompt: str | list[Any]
+    replies: list[str] = Field(min_length=1, max_length=MOST_REPLIES)
+
+
+class Scorer:
+    """Answers requests. rated, unknown: how many replies it has rated, and those of them that got no number."""
+
+    def __init__(self, reward: Rates) -> None:
+        self._reward = reward
+        self._present = 0
+        self.rated = self.unknown = 0
+
+    def lines(self) -> Iterator[str]:
+        """What was answered, for people to read."""
+        tally = self._reward.tally
+        yield f"{counted(self.rated, 'reply')} rated, {self.unknown} unknown"
+        yield f"{counted(tally.sent, 'call')}, {tally.replayed:,} answered from the folder, {tally.cost:.4f} USD"
+
+    async def score(self, request: web.Request) -> web.Response:
+        """The rewards of the replies in a request, or the problem with it, as JSON."""
+        if self._present >= MOST_AT_ONCE:
+            problem = f"{MOST_AT_ONCE} requests are being answered: send this one again later"
+            return answer({"problem": problem}, 429, {"Retry-After": "1"})
+        self._present += 1
+        try:
+            prompt, replies = asked(await request.read())
+            rated = await self._reward.rate([prompt] * len(replies), replies)
+        except BadRequest as bad:
+            return answer({"problem": str(bad)}, 400)
+        except BudgetReached as error:
+            return answer({"problem": str(error)}, 402)
+        except ModelStopped as error:
+            log.warning("%s", error)
+            return answer({"problem": str(error)}, 503)
+        except CaiError as error:
+            log.warning("%s", error)
+            return answer({"problem": str(error)}, 500)
+        finally:
+            self._present -= 1
+        self.rated += len(rated)
+        self.unknown += sum(each.reward is None for each in rated)
+        return answer(
+            {
+                "rewards": [each.reward for each in rated],
+                "votes": [each.votes for each in rated],
+                "problems": [each.problem for each in rated],
+            }
+        )
+
+
+class BadRequest(Exception):
+    """What is wrong with a body."""
+
+
+def asked(raw: bytes) -> tuple[tuple[Message, ...], list[str]]:
+    """The prompt and the replies in a body; BadRequest if it is not such a one."""
+    try:
+        body = Body.model_validate(orjson.loads(raw))
+        if isinstance(body.prompt, str):
+            return to_prompt([{"role": "user", "content": body.prompt}]).messages, body.replies
+        return to_prompt(body.prompt, "messages").messages, body.replies
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f'the body is not JSON ({error}): post {{"prompt": …, "replies": […]}}') from None
+    except ValidationError as error:
+        raise BadRequest(f'{first_fault(error)}: post {{"prompt": …, "replies": […]}}') from None
+    except BadRecord as bad:
+        raise BadRequest(f"prompt: {bad.problem}") from None
+
+
+def only_with(token: str) -> Middleware:
+    """Refuses whoever lacks the token, and words all refusals as JSON."""
+    expected = f"Bearer {token}".encode()
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(expected, given):
+            return answer({"problem": "the token is missing or wrong: Authorization: Bearer TOKEN"}, 401, CHALLENGE)
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return answer({"problem": f"{error.reason}: only POST /score is answered"}, error.status)
+
+    return check
+
+
+def answer(values: Values, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A response with JSON."""
+    body = orjson.dumps(values, default=plain)
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+
+
+@asynccontextmanager
+async def serving(scorer: Scorer, host: str, port: int, token: str) -> AsyncIterator[str]:
+    """A server, which is started and closed; gives its address."""
+    socket = listener(host, port)
+    app = web.Application(middlewares=[only_with(token)], client_max_size=MOST_BODY)
+    app.router.add_post("/score", scorer.score)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE)
+    try:
+        await runner.setup()
+        await web.SockSite(runner, socket).start()
+        yield f"http://{host}:{socket.getsockname()[1]}/score"
+    finally:
+        await runner.cleanup()
+        socket.close()
+
+
+def serve(reward: Rates, host: str, port: int, token: str, announce: Callable[[str], object]) -> Scorer:
+    """Serve until Ctrl-C; announce: is told the address. Returns what was answered."""
+    scorer = Scorer(reward)
+
+    async def through() -> None:
+        ended = until_interrupted()
+        try:
+            async with serving(scorer, host, port, token) as address:
+                announce(address)
+                await ended.wait()
+        finally:
+            await reward.close()
+
+    asyncio.run(through())
+    return scorer

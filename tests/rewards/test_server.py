@@ -1,0 +1,196 @@
+"""The reward server: who is answered, with what, and what is said of anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reward_judges import Rater, judge, law
+
+import cai.rewards.server as server
+from cai.errors import ModelFault
+from cai.records import Completion
+from cai.rewards.server import MOST_REPLIES, BadRequest, Scorer, asked, serving
+
+TOKEN = "secret-of-a-test"
+Post = Callable[..., Awaitable[tuple[int, Any]]]
+BODY = {"prompt": "How?", "replies": ["+1 a", "-1 b"]}
+
+
+def served(reward: Any, talk: Callable[[Post], Awaitable[Any]]) -> Any:
+    """What a client gets from a server of this reward."""
+
+    async def run() -> Any:
+        async with serving(Scorer(reward), "127.0.0.1", 0, TOKEN) as address, aiohttp.ClientSession() as session:
+
+            async def post(body: Any = None, token: str | None = TOKEN, **how: Any) -> tuple[int, Any]:
+                headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+                data = body if isinstance(body, bytes) else json.dumps(body or BODY)
+                url = address.removesuffix("/score") + how.get("path", "/score")
+                async with session.request(how.get("method", "POST"), url, data=data, headers=headers) as answer:
+                    return answer.status, json.loads(await answer.read())
+
+            try:
+                return await talk(post)
+            finally:
+                await reward.close()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("scoring", ["point", "group"])
+def test_replies_are_rated_with_the_votes_that_the_rewards_follow_from(tmp_path: Path, scoring: str) -> None:
+    status, values = served(judge(tmp_path, Rater(), law(1, 1), scoring=scoring), lambda post: post())
+    assert status == 200
+    assert values["rewards"] == pytest.approx([1, -1] if scoring == "point" else [2, -2])
+    assert values["problems"] == [None, None]
+    numbers = [[vote["odds" if scoring == "point" else "d"] for vote in votes] for votes in values["votes"]]
+    assert [sum(each) / len(each) for each in numbers] == pytest.approx(values["rewards"])
+
+
+def test_a_prompt_may_be_a_conversation(tmp_path: Path) -> None:
+    shown: list[str] = []
+
+    class Listening(Rater):
+        def _answer(self, payload: dict[str, Any]) -> Completion:
+            shown.append(payload["messages"][-1]["content"])
+            return super()._answer(payload)
+
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "How?"},
+        {"role": "assistant", "content": "So."},
+        {"role": "user", "content": "Why?"},
+    ]
+    status, _ = served(judge(tmp_path, Listening()), lambda post: post({**BODY, "prompt": turns}))
+    assert status == 200 and "System: Be brief." in shown[0] and "Assistant: So." in shown[0]
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", "secret-of-a-tes", "sécret"])
+def test_who_lacks_the_token_is_refused_before_anything_is_asked(tmp_path: Path, token: str | None) -> None:
+    rater = Rater()
+    status, values = served(judge(tmp_path, rater), lambda post: post(token=token))
+    assert status == 401 and "token" in values["problem"]
+    assert rater.calls == 0
+
+
+BAD = [
+    (b"", "the body is not JSON"),
+    (b"\xff\xfe", "the body is not JSON"),
+    (b'{"prompt": "How?", "replies": ["\\ud800"]}', "the body is not JSON"),
+    (b"[" * 100_000, "the body is not JSON"),
+    (b"[]", "Input should be"),
+    (b'{"prompt": "How?"}', "replies: Field required"),
+    (b'{"prompt": "How?", "replies": []}', "replies: List should have at least 1 item"),
+    (b'{"prompt": "How?", "replies": "a"}', "replies: Input should be a valid"),
+    (b'{"prompt": "How?", "replies": [1]}', "replies.0: Input should be a valid string"),
+    (b'{"prompt": "How?", "replies": ["a"], "n": 1}', "n: Extra inputs are not permitted"),
+    (b'{"prompt": 1, "replies": ["a"]}', "prompt.str: Input should be a valid string"),
+    (b'{"prompt": " ", "replies": ["a"]}', "prompt: "),
+    (b'{"prompt": [], "replies": ["a"]}', "prompt: "),
+    (b'{"prompt": [{"role": "king", "content": "x"}], "replies": ["a"]}', "prompt: "),
+    (b'{"prompt": [{"role": "user"}], "replies": ["a"]}', "prompt: "),
+    (json.dumps({"prompt": "How?", "replies": ["a"] * (MOST_REPLIES + 1)}).encode(), "List should have at most"),
+]
+
+
+@pytest.mark.parametrize(("body", "problem"), BAD)
+def test_a_body_that_cannot_be_is_refused_with_what_is_wrong(body: bytes, problem: str) -> None:
+    with pytest.raises(BadRequest, match=problem.replace(".", r"\.")) as refused:
+        asked(body)
+    assert "\n" not in str(refused.value)
+
+
+@settings(max_examples=200)
+@given(
+    st.binary()
+    | st.recursive(
+        st.none() | st.text() | st.integers(),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.sampled_from(["prompt", "replies", "role", "content"]), inner)
+        ),
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_any_body_is_read_or_refused(body: bytes) -> None:
+    try:
+        prompt, replies = asked(body)
+    except BadRequest:
+        return
+    assert prompt[-1]["role"] == "user" and replies
+
+
+def test_refusals_have_their_own_status_and_leave_the_server_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_BODY", 1_024)
+
+    async def talk(post: Post) -> None:
+        assert (await post(b"{"))[0] == 400
+        assert (await post(b" " * 1_025))[0] == 413
+        assert (await post(path="/"))[0] == 404
+        assert (await post(method="PUT"))[0] == 405
+        assert (await post())[0] == 200
+
+    served(judge(tmp_path, Rater()), talk)
+
+
+def test_over_the_cap_it_answers_402_and_what_is_known_still(tmp_path: Path) -> None:
+    rater = Rater()
+    rater.provider = "rater"
+
+    async def talk(post: Post) -> None:
+        assert (await post())[0] == 200
+        status, values = await post({**BODY, "replies": [f"+1 {number}" for number in range(50)]})
+        assert status == 402 and values["problem"].startswith("--max-cost 0.003 USD:")
+        assert (await post())[0] == 200
+
+    served(judge(tmp_path, rater, max_cost=0.003), talk)
+
+
+def test_a_judge_that_is_down_is_503_until_it_is_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cai.calls.flow.backoff", lambda attempt, fault: 0.0)
+
+    class Failing(Rater):
+        down = True
+
+        def _answer(self, payload: dict[str, Any]) -> Completion:
+            if self.down:
+                raise ModelFault("connection refused")
+            return super()._answer(payload)
+
+    rater = Failing()
+
+    async def talk(post: Post) -> None:
+        status, values = await post()
+        assert status == 503 and "connection refused" in values["problem"]
+        rater.down = False
+        assert (await post())[0] == 200
+
+    served(judge(tmp_path, rater), talk)
+
+
+def test_too_many_requests_at_once_are_asked_to_come_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_AT_ONCE", 2)
+    gate = asyncio.Event()
+
+    class Slow(Rater):
+        async def send(self, payload: dict[str, Any]) -> Completion:
+            await gate.wait()
+            return await super().send(payload)
+
+    async def talk(post: Post) -> None:
+        held = [asyncio.ensure_future(post({"prompt": "How?", "replies": [f"+1 {n}"]})) for n in range(3)]
+        done, _ = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
+        [(status, values)] = [task.result() for task in done]
+        assert status == 429 and "later" in values["problem"]
+        gate.set()
+        assert sorted([(await task)[0] for task in held]) == [200, 200, 429]
+
+    served(judge(tmp_path, Slow()), talk)
