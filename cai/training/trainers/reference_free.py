@@ -5,7 +5,8 @@ higher one. A pair whose chosen reply is the better one with probability p has t
 p. The NLL of the chosen replies is a mean over the tokens of a step.
 
 TRL gives the forward pass and the metrics that no reference changes. No second model is loaded, except that under FSDP
-with all weights training TRL loads one while it is set up, and drops it before the first step.
+with all weights training TRL loads one while it is set up, and drops it before the first step. Of an adapter that is
+trained further, TRL keeps a copy, which answers the held-out prompts as the model did before.
 """
 
 from __future__ import annotations
@@ -74,8 +75,6 @@ class ReferenceFree(Paired):
     def __init__(self, *, objective: Objective, **parts: Any) -> None:
         self._objective = objective
         super().__init__(**parts)
-        if "ref" in getattr(self.model, "peft_config", {}):  # TRL's copy of an adapter that is trained further
-            self.model.delete_adapter("ref")
 
     def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
         """The dataset: no reference is asked."""
@@ -89,11 +88,12 @@ class ReferenceFree(Paired):
         nothing = tokens.new_zeros(len(tokens) // 2, dtype=torch.float32)
         batch = {**inputs, "ref_chosen_logps": nothing, "ref_rejected_logps": nothing}  # which TRL subtracts
         loss, result, logps = self.with_logps(model, batch, return_outputs)
+        measured = logps
         measures = {"logp": logps}
         if objective.per_token:
-            measures["mean_logp"] = logps / tokens
+            measures["mean_logp"] = measured = logps / tokens
         self.remember(inputs, _by_side(measures))
-        chosen, rejected = objective.reward(measures.popitem()[1]).chunk(2)
+        chosen, rejected = objective.reward(measured).chunk(2)
         self._log_rewards(chosen.detach(), rejected.detach())
         p = inputs.get(P, torch.ones_like(chosen))
         losses = objective.weight * preference(chosen - rejected, p, objective.margin)

@@ -21,6 +21,7 @@ from trainings import chats, ctrl_c, lines, losses, pairs, record, weights
 from trainings import train as train_any
 
 from cai.errors import InputError, UsageError
+from cai.training.report.samples import greedy_replies, read_samples
 from cai.training.setup.methods import METHODS
 from cai.training.trainers.dpo import cross_entropy
 from cai.training.trainers.loop import Guarded
@@ -281,16 +282,17 @@ def test_an_interrupted_training_that_goes_on_is_the_undisturbed_one(base: Path,
 def test_an_adapter_is_trained_further_and_stays_one(base: Path, tmp_path: Path) -> None:
     flags = {"split": 0.8, "batch_size": 4, "dtype": "float32", "learning_rate": 1e-2}
     train_any("sft", chats(8), out=tmp_path / "sft", model=str(base), flags=flags)
-    flags = {"save_every": 2}
+    flags = {"save_every": 2, "samples": 1}
     train("simpo", tmp_path / "sft", tmp_path / "whole", pairs(16), flags=flags)
     with pytest.raises(KeyboardInterrupt):
         train("simpo", tmp_path / "sft", tmp_path / "cut", pairs(16), flags=flags, progress=ctrl_c(1))
-    [checkpoint] = (tmp_path / "cut" / "checkpoints").iterdir()
-    assert not (checkpoint / "ref").exists()
     train("simpo", tmp_path / "sft", tmp_path / "cut", pairs(16), flags=flags)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole") != weights(tmp_path / "sft")
+    assert not (tmp_path / "whole" / "ref").exists()
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "sft")
     words = transformers.AutoTokenizer.from_pretrained(base)
+    [sample] = read_samples(tmp_path / "whole")
+    assert greedy_replies(model, words, [sample.prompt], most_tokens=sample.most_tokens) == [sample.before]
     by_id = {row["id"]: row for row in pairs(16)}
     for line in (line for line in lines(tmp_path / "whole", "eval.jsonl") if line["step"] == 0):
         assert line["logp_chosen"] == pytest.approx(log_prob(model, words, by_id[line["id"]], "chosen"), abs=2e-3)
