@@ -20,7 +20,7 @@ from cai.training.data.dataset import TrainingData
 from cai.training.data.rows import drops_in_words, named, reasons_of
 from cai.training.data.tokens import Rows, with_system_text, without_forged_turns
 from cai.training.report.card import write_evidence
-from cai.training.report.samples import MOST_TOKENS, REFERENCE, When, write_answers
+from cai.training.report.samples import MOST_TOKENS, REFERENCE, When, can_go_back, write_answers
 from cai.training.report.summary import TrainSummary, last_metrics, pair_accuracy
 from cai.training.setup import embeddings, opening
 from cai.training.setup.checkpoint import is_out_of_memory, save_weights, train_from
@@ -151,7 +151,7 @@ class Session:
         try:
             with silence_libraries(), self.stopper.listening():
                 trainer = self._trainer(plan, fresh=checkpoint is None)
-                if self.loaded.config.full and checkpoint is None:
+                if checkpoint is None and not can_go_back(trainer.model, is_new=self.base.adapter is None):
                     self._sample(trainer, plan, "before")
                 train_from(checkpoint, trainer)
                 if self.stopper.agreed():

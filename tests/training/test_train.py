@@ -24,6 +24,7 @@ from trainings import train as train_any
 
 from cai.disk.writing import unwritten
 from cai.errors import LossNotFinite, RunError, UsageError
+from cai.training.report.samples import greedy_replies, read_samples
 from cai.training.setup.opening import this_machine
 from cai.weights.bases import find_base
 
@@ -444,13 +445,17 @@ def test_a_model_that_cannot_be_trained_is_told(spec: str, message: str) -> None
 def test_an_adapter_is_trained_on_and_what_it_cannot_become_is_told(base: Path, tmp_path: Path) -> None:
     train(base, tmp_path / "a")
     messages: list[str] = []
-    summary = train(tmp_path / "a", tmp_path / "b", flags={"split": 0.8}, tell=messages.append)
+    summary = train(tmp_path / "a", tmp_path / "b", flags={"split": 0.8, "samples": 1}, tell=messages.append)
     assert f"trains the adapter {tmp_path / 'a'} further (flag)" in messages
     first, second = (record(tmp_path / name)["summary"]["metrics"] for name in ("a", "b"))
     assert second["eval_loss_before"] == pytest.approx(first["eval_loss"], abs=1e-3)
     assert summary.metrics["eval_loss"] < first["eval_loss"]
     configs = [orjson.loads((tmp_path / name / "adapter_config.json").read_bytes()) for name in ("a", "b")]
     assert configs[0]["base_model_name_or_path"] == configs[1]["base_model_name_or_path"] == str(base)
+    [sample] = read_samples(tmp_path / "b")
+    words = transformers.AutoTokenizer.from_pretrained(base)
+    adapter = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "a")
+    assert greedy_replies(adapter, words, [sample.prompt], most_tokens=sample.most_tokens) == [sample.before]
     with pytest.raises(UsageError, match="all weights are to be trained: merge it into its base model"):
         train(tmp_path / "a", tmp_path / "c", flags={"full": True})
     with pytest.raises(UsageError, match=r"leave lora\.rank out"):

@@ -52,8 +52,8 @@ def write_answers(
 ) -> list[str]:
     """Write the model's replies before or after the training to up to `most` prompts of at most `room` tokens.
 
-    A model with an adapter gives both after the training: without the adapter, and with it. Returns notes: that lengths
-    changed much, or what went wrong, since samples are not worth losing a trained model.
+    A model with an adapter of which there are no replies from before gives both after the training (`untrained`).
+    Returns notes: that lengths changed much, or what went wrong, since samples are not worth losing a trained model.
     """
 
     def ask(prompts: Sequence[Turns | str], when: When) -> list[str]:
@@ -64,9 +64,9 @@ def write_answers(
         return greedy_replies(model, tokenizer, prompts, most_tokens=MOST_TOKENS, tell=tell)
 
     try:
-        if when == "before" or hasattr(model, "peft_config"):
+        if when == "before" or (hasattr(model, "peft_config") and not read_samples(folder.path)):
             chosen = choose_prompts(rows, tokenizer, room, most)
-            with untrained(model):
+            with nullcontext() if when == "before" else untrained(model):
                 replies = ask([row.prompt for row in chosen], when="before")
             rows_before = [
                 Sample(id=row.id, prompt=row.prompt, before=text, most_tokens=MOST_TOKENS)
@@ -166,10 +166,16 @@ def _ids(tokenizer: Any, prompt: Turns | str) -> list[int]:
     return list(render(turns, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False))
 
 
+def can_go_back(model: Any, *, is_new: bool) -> bool:
+    """Whether a trained model can answer as before; is_new: its adapter, of which it is enough to leave it out."""
+    adapters = getattr(model, "peft_config", {})
+    return REFERENCE in adapters or (is_new and bool(adapters))
+
+
 def untrained(model: Any) -> AbstractContextManager[None]:
     """Make a model with a LoRA adapter what it was before the training: with the adapter `ref` if it has one.
 
-    A model that is trained in full stays as it is: take its samples before the training.
+    Take the samples of a model that cannot go back before the training.
     """
     adapters = getattr(model, "peft_config", None)
     if adapters is None:
