@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -17,15 +18,17 @@ class JudgeCheck:
     """Whether a judge can be read: a session asks about few pairs until that is known, and ends if it cannot.
 
     advice: what to do if the judge fails. needed: False lets every pair through. wanted: what it should answer. unit:
-    what is counted; the checks are the same for ratings of one reply.
+    what is counted; the checks are the same for ratings of one reply. each: how many units are seen at once.
     """
 
-    def __init__(self, advice: str, *, needed: bool = True, wanted: str = "A or B", unit: str = "pairs") -> None:
+    def __init__(
+        self, advice: str, *, needed: bool = True, wanted: str = "A or B", unit: str = "pairs", each: int = 1
+    ) -> None:
         self._advice, self._wanted, self._unit = advice, wanted, unit
         self._passed = not needed
         self._masses: list[float] = []  # of the letters, for the first pairs
         self._read = 0
-        self._permits = asyncio.Semaphore(CHECKED)  # pairs that may be asked about before the check
+        self._permits = asyncio.Semaphore(math.ceil(CHECKED / each))  # pairs that may be asked about before the check
         self._admitted: set[int] = set()  # their positions
         self._unreadable: Unreadable | None = None
 

@@ -58,17 +58,17 @@ class FunctionReward:
 
 
 def length_penalty(most: int = LONG) -> Function:
-    """`-min(1, max(0, n / most - 1))` for a reply of n characters: 0 up to `most`, -1 from twice that on."""
+    """`max(-1, min(0, 1 - n / most))` for a reply of n characters: 0 up to `most`, -1 from twice that on."""
 
     def penalties(prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[float]:
-        return [-min(1.0, max(0.0, len(reply) / most - 1)) for reply in replies]
+        return [max(-1.0, min(0.0, 1 - len(reply) / most)) for reply in replies]
 
     return penalties
 
 
 def format_penalty(prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[float]:
     """-1 for a reply that is empty or has a fault for which exports leave a text out (docs/auditing.md), else 0."""
-    return [-float(_is_malformed(prompt, reply)) for prompt, reply in zip(prompts, replies, strict=True)]
+    return [0.0 - _is_malformed(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]
 
 
 def _is_malformed(prompt: Sequence[Message], reply: str) -> bool:

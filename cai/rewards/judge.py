@@ -45,7 +45,8 @@ class JudgeReward:
         self.scoring = self._scoring()
         self.scoring.check(self.principles)
         advice = "switch its thinking off (--extra-body), or use --protocol vote"
-        self._readable = JudgeCheck(advice, wanted=self.scoring.wanted, unit="answers")
+        each = self.scoring.readings * min(settings.principles, len(self.principles))
+        self._readable = JudgeCheck(advice, wanted=self.scoring.wanted, unit="answers", each=each)
         self._asked = itertools.count()
 
     def _chosen(self) -> Protocol:

@@ -49,6 +49,10 @@ class Scoring(Protocol):
     def letters(self) -> tuple[str, ...]:
         """The words whose probabilities are read."""
 
+    @property
+    def readings(self) -> int:
+        """Of how many answers a flow consists, for each principle."""
+
     def check(self, principles: Sequence[Principle]) -> None:
         """Raise TemplateError if a question cannot be worded."""
 
@@ -71,6 +75,7 @@ class ByPoint:
     at_once: int
     wanted: str = "Yes or No"
     letters: tuple[str, ...] = ("Yes", "No")
+    readings: int = 1
 
     def check(self, principles: Sequence[Principle]) -> None:
         """Raise TemplateError if a question cannot be worded."""
@@ -109,6 +114,7 @@ class ByGroup:
     at_once: int
     wanted: str = "A or B"
     letters: tuple[str, ...] = ("A", "B")
+    readings: int = 2
 
     def check(self, principles: Sequence[Principle]) -> None:
         """Raise TemplateError if a question cannot be worded."""

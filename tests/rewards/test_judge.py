@@ -83,19 +83,27 @@ def test_the_cap_holds_over_sessions(tmp_path: Path) -> None:
     assert rewards(judge(tmp_path, later, max_cost=1.0, price=price), ["+1 another"]) == pytest.approx([1])
 
 
+@pytest.mark.parametrize(("scoring", "principles"), [("point", 3), ("group", 7)])
+def test_a_judge_that_can_be_read_is_asked_about_all(tmp_path: Path, scoring: str, principles: int) -> None:
+    reward = judge(tmp_path, Rater(), law(*[1.0] * principles), scoring=scoring, principles=principles)
+    assert None not in rewards(reward, [f"+{number} reply" for number in range(50)])
+
+
 def test_a_cap_is_refused_if_what_was_spent_is_unknown(tmp_path: Path) -> None:
     rewards(judge(tmp_path, priced(), price=None), REPLIES[:1])
     with pytest.raises(RunError, match="calls of no known price"):
         rewards(judge(tmp_path, priced(), max_cost=1.0), REPLIES)
 
 
-@pytest.mark.parametrize("scoring", ["point", "group"])
-def test_a_judge_that_reads_nothing_is_given_up_after_a_few_calls(tmp_path: Path, scoring: str) -> None:
+@pytest.mark.parametrize(("scoring", "principles"), [("point", 1), ("point", 3), ("group", 1), ("group", 7)])
+def test_a_judge_that_reads_nothing_is_given_up_after_a_few_calls(
+    tmp_path: Path, scoring: str, principles: int
+) -> None:
     rater = Rater(mass=0.1)
-    reward = judge(tmp_path, rater, scoring=scoring)
+    reward = judge(tmp_path, rater, law(*[1.0] * principles), scoring=scoring, principles=principles)
     with pytest.raises(Unreadable, match=r"median letter mass 0\.10 of the first 20 answers.*--protocol vote"):
         rewards(reward, [f"+1 {number}" for number in range(200)])
-    assert 20 <= rater.calls <= 40
+    assert 20 <= rater.calls <= 28
     with pytest.raises(Unreadable):
         rewards(reward, ["+1 more", "-1 more"])
 

@@ -174,3 +174,18 @@ def test_openrlhf_gets_the_rewards_of_replies(scored: Running) -> None:
     assert answer["rewards"].tolist() == answer["scores"].tolist() == pytest.approx([expected])
     with pytest.raises(ValueError, match="the prompt is not in the query"):
         reward_func(["another"], [prompt], ["How?"])
+
+
+def test_trl_gets_the_rewards_of_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts, replies = ["How?"] * 3 + ["Why?"] * 2, ["a", "b", "c", "a", "a"]
+    chats = {
+        "prompts": [[{"role": "user", "content": prompt}] for prompt in prompts],
+        "completions": [[{"role": "assistant", "content": reply}] for reply in replies],
+    }
+    judge_reward = example("reward_trl").judge_reward
+    with stub("--vllm") as judge, running(judge, tmp_path / "kept", "--scoring", "group", "-k", "1") as server:
+        monkeypatch.setenv("CAI_REWARD_URL", server.address)
+        monkeypatch.setenv("CAI_REWARD_TOKEN", TOKEN)
+        expected = [*server.post(["a", "b", "c"])["rewards"], None, None]
+        assert judge_reward(prompts=prompts, completions=replies, answer=["x"] * 5) == expected
+        assert judge_reward(**chats) == expected
