@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from cai.engine.letters import LEAST_MASS
 from cai.errors import Unreadable
-from cai.records import Vote
+from cai.records import Protocol, Vote
 
 CHECKED = 20  # pairs after which a run looks whether the judge can be read at all
 
@@ -86,3 +86,15 @@ def readability(votes: Iterable[Vote]) -> list[float]:
         for reading in (vote.ab, vote.ba):
             masses.append(float(reading.problem is None) if reading.mass is None else reading.mass)
     return masses
+
+
+def advice(protocol: Protocol, words: str, look: str = "") -> str:
+    """What to do about a judge that cannot be read when it is asked so.
+
+    words: the templates of its question. look: how its answers can be seen, as the start of a sentence.
+    """
+    if protocol == "decide":
+        return f"{look}use --protocol logprob or vote"
+    if protocol == "vote":
+        return f"word {words} for it, or, if it thinks first, give it more --max-tokens"
+    return f"switch its thinking off (--extra-body), use --protocol vote, or word {words} for it"

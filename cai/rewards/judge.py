@@ -15,7 +15,7 @@ from cai.constitution.files import load_constitution
 from cai.constitution.principles import Principle
 from cai.engine.ask_judge import AskJudge
 from cai.engine.ask_keeps import AskKeeps
-from cai.engine.readability import JudgeCheck
+from cai.engine.readability import JudgeCheck, advice
 from cai.engine.templates.sets import load_templates
 from cai.errors import CaiError, UsageError
 from cai.records import Message, Protocol, Reading, Values
@@ -44,9 +44,9 @@ class JudgeReward:
         self.principles = self.law.principles_for("judge")
         self.scoring = self._scoring()
         self.scoring.check(self.principles)
-        advice = "switch its thinking off (--extra-body), or use --protocol vote"
         each = self.scoring.readings * min(settings.principles, len(self.principles))
-        self._readable = JudgeCheck(advice, wanted=self.scoring.wanted, unit="answers", each=each)
+        what_to_do = advice(self.protocol, self.scoring.words)
+        self._readable = JudgeCheck(what_to_do, wanted=self.scoring.wanted, unit="answers", each=each)
         self._asked = itertools.count()
 
     def _chosen(self) -> Protocol:

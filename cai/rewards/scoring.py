@@ -50,6 +50,10 @@ class Scoring(Protocol):
         """The words whose probabilities are read."""
 
     @property
+    def words(self) -> str:
+        """The templates of the question."""
+
+    @property
     def readings(self) -> int:
         """Of how many answers a flow consists, for each principle."""
 
@@ -75,6 +79,7 @@ class ByPoint:
     at_once: int
     wanted: str = "Yes or No"
     letters: tuple[str, ...] = ("Yes", "No")
+    words: str = "screen.jinja"
     readings: int = 1
 
     def check(self, principles: Sequence[Principle]) -> None:
@@ -114,6 +119,7 @@ class ByGroup:
     at_once: int
     wanted: str = "A or B"
     letters: tuple[str, ...] = ("A", "B")
+    words: str = "judge.jinja and verdict.jinja"
     readings: int = 2
 
     def check(self, principles: Sequence[Principle]) -> None:

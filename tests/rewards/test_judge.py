@@ -108,6 +108,19 @@ def test_a_judge_that_reads_nothing_is_given_up_after_a_few_calls(
         rewards(reward, ["+1 more", "-1 more"])
 
 
+@pytest.mark.parametrize(
+    ("protocol", "advice"),
+    [("vote", "give it more --max-tokens"), ("logprob", "use --protocol vote, or word screen.jinja for it")],
+)
+def test_what_to_do_about_it_depends_on_how_it_was_asked(tmp_path: Path, protocol: str, advice: str) -> None:
+    class Mumbling(Rater):
+        def _answer(self, payload: dict[str, Any]) -> Completion:
+            return Completion("Hm.", "stop", "rater-1", logprobs=({"Hm": -0.1},))
+
+    with pytest.raises(Unreadable, match=f"does not answer Yes or No.*{advice}"):
+        rewards(judge(tmp_path, Mumbling(), protocol=protocol), [f"+1 {number}" for number in range(40)])
+
+
 def test_a_server_that_is_down_ends_the_call_and_is_asked_again_by_the_next(tmp_path: Path) -> None:
     class Failing(Rater):
         down = True

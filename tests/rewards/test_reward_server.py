@@ -32,17 +32,25 @@ REPLIES = [f"Reply number {number}." for number in range(20)]
 class Running:
     """A server that runs; alone: in a process of its own, which can be killed."""
 
-    def __init__(self, judge: Stub, out: Path, *words: str, alone: bool = False) -> None:
+    def __init__(self, judge: Stub, out: Path, *words: str, alone: bool = False, token: str = TOKEN) -> None:
         typed = ["reward-server", "--judge", "openai:some/judge", "--base-url", f"{judge.url}/v1", "--out", str(out)]
         started = [sys.executable, "-m", "cai", *typed, *words] if alone else command(*typed, *words)
-        environ = {**os.environ, "PYTHONPATH": str(ROOT), "CAI_REWARD_TOKEN": TOKEN, "OPENAI_API_KEY": "none"}
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "CAI_REWARD_TOKEN": token, "OPENAI_API_KEY": "none"}
         self.process = subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
         assert self.process.stdout is not None
+        self.token = token or self._printed()
         self.address = self.process.stdout.readline().strip()
+
+    def _printed(self) -> str:
+        """The token that the command made and says how to pass on."""
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline().strip()
+        assert line.startswith("export CAI_REWARD_TOKEN="), line
+        return line.partition("=")[2]
 
     def post(self, replies: list[str]) -> dict[str, Any]:
         body = json.dumps({"prompt": "How?", "replies": replies}).encode()
-        request = Request(self.address, body, {"Authorization": f"Bearer {TOKEN}"})
+        request = Request(self.address, body, {"Authorization": f"Bearer {self.token}"})
         with build_opener(ProxyHandler({})).open(request, timeout=60) as reply:
             values: dict[str, Any] = json.load(reply)
         return values
@@ -54,8 +62,8 @@ class Running:
 
 
 @contextmanager
-def running(judge: Stub, out: Path, *words: str, alone: bool = False) -> Iterator[Running]:
-    server = Running(judge, out, *words, alone=alone)
+def running(judge: Stub, out: Path, *words: str, **how: Any) -> Iterator[Running]:
+    server = Running(judge, out, *words, **how)
     try:
         yield server
     finally:
@@ -101,6 +109,12 @@ def test_group_scoring_and_the_cap_reach_the_server(tmp_path: Path) -> None:
         assert sum(values["rewards"]) == pytest.approx(0)
         assert "6 calls" in told and "0.0000 USD" not in told
         assert "by group" in told and TOKEN not in told
+
+
+def test_without_a_token_it_makes_one_and_says_so(tmp_path: Path) -> None:
+    with stub() as judge, running(judge, tmp_path / "kept", "--protocol", "decide", token="") as server:
+        assert len(server.token) >= 32
+        assert len(server.post(["a"])["rewards"]) == 1
 
 
 @pytest.mark.parametrize(

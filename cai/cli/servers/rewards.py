@@ -49,7 +49,7 @@ def reward_server(
     key = token or secrets.token_urlsafe(24)
 
     def announce(address: str) -> None:
-        if token is None:
+        if not token:
             show([f"export {TOKEN}={key}"])
         show([f"{reward.title} rates replies; answers are kept in {out}; Ctrl-C ends the server"])
         say([address])

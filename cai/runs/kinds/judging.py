@@ -12,13 +12,15 @@ from cai.calls.seats import Played
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
-from cai.engine.readability import JudgeCheck
+from cai.engine.readability import JudgeCheck, advice
 from cai.engine.templates.sets import Templates
 from cai.errors import CaiError, UsageError
 from cai.judge.flows import Flow, Pair, Verdict, is_valid, judge
-from cai.records import Contest, Label, Protocol, Values
+from cai.records import Contest, Label, Values
 from cai.runs.kinds.settings import LabelSettings
 
+WORDS = "judge.jinja and verdict.jinja"
+LOOK = "look at an answer with cai show RUN ID --calls, or "
 Choose = Callable[[Contest], Sequence[Principle]]
 
 
@@ -43,7 +45,7 @@ class Judging:
         if needed:
             check_ability(model, completes=templates.completes)
         self.check_words(self.principles)
-        self.readable = JudgeCheck(_advice(self.protocol), needed=needed)
+        self.readable = JudgeCheck(advice(self.protocol, WORDS, LOOK), needed=needed)
 
     @property
     def binding(self) -> Values:
@@ -120,15 +122,6 @@ class Judging:
         except CaiError:  # this pair shows nothing of the judge
             self.readable.leave(position)
             raise
-
-
-def _advice(protocol: Protocol) -> str:
-    """What to do if a judge that is asked so does not answer with a letter."""
-    if protocol == "decide":
-        return "look at an answer with cai show RUN ID --calls, or use --protocol logprob or vote"
-    if protocol == "vote":
-        return "word judge.jinja and verdict.jinja for it, or, if it thinks first, give it more --max-tokens"
-    return "switch its thinking off (--extra-body), use --protocol vote, or word judge.jinja and verdict.jinja for it"
 
 
 def verdict_in_words(row: Label) -> str:
