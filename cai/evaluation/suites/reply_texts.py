@@ -14,11 +14,11 @@ from cai.evaluation.statistics.estimates import Estimate, mean_of
 from cai.evaluation.statistics.jackknife import jackknife, leave_out
 from cai.evaluation.statistics.paired import difference
 from cai.evaluation.statistics.quantiles import quantile
-from cai.evaluation.statistics.repetition import Words, compressed, distinct, equal_length, mtld, repeated, tokens
 from cai.evaluation.suites.drift import READABLE
 from cai.folder.lines import read_drops
 from cai.texts.likeness import words
 from cai.texts.repeats import Phrases
+from cai.texts.repetition import Words, compressed, distinct, equal_length, mtld, repeated, tokens
 
 QUANTILES = (0.1, 0.5, 0.9)
 Column = Mapping[int, float]  # of one contestant, by the position of a prompt

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.evaluation.statistics.jackknife import jackknife, leave_out
-from cai.evaluation.statistics.repetition import distinct
+from cai.texts.repetition import distinct
 
 VALUES = [1.0, 4.0, 2.0, 8.0, 5.0]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared import shared
 
-from cai.evaluation.statistics.repetition import compression, distinct, equal_length, mtld, repeated, tokens
+from cai.texts.repetition import compression, distinct, equal_length, mtld, repeated, tokens
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcde"), max_size=12), max_size=8)
 
