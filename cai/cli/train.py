@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cai.cli.main import Json, print_json
-from cai.cli.options import Fields, add_command
+from cai.cli.options import Fields, add_command, fields_of, values_of
 from cai.errors import UsageError
 from cai.texts.wording import clock
 from cai.training.setup.methods import METHODS
@@ -32,11 +32,13 @@ STEP = (  # the most important first: a narrow terminal leaves out the last ones
     "{memory_gb:.1f} GB"
 )
 ASKING = "asking the model {when} the training: {replies:,}/{of:,} replies, the next at token {token:,} of {most:,}"
-MEASURES = {  # as TRL's trainers name them: of preferences, then of rewards
+MEASURES = {  # as TRL's trainers name them: of preferences, of reward models, and of replies to which rewards are given
     "rewards/margins": "margin {:+.3g}",
     "margin": "margin {:+.3g}",
     "rewards/accuracies": "accuracy {:.0%}",
     "accuracy": "accuracy {:.0%}",
+    "reward": "reward {:+.3g}",
+    "kl": "KL {:.2g}",
 }
 
 
@@ -67,8 +69,11 @@ def _train(
     from cai.cli.terminal import console
     from cai.training.train import train
 
-    flags = flags_of(options | {"report_to": report_to}, set or ())
-    where: Values = {"out": out, "model": model, "config": config, "eval_data": eval_data, "flags": flags}
+    where: Values = {"out": out, "model": model, "config": config, "eval_data": eval_data}
+    if METHODS[method].online:
+        asked = {name: options.pop(name) for name in _fields_of_judging() if name in options and name != "seed"}
+        where["judging"] = values_of(asked)
+    where["flags"] = flags_of(options | {"report_to": report_to}, set or ())
     if os.environ.get("RANK", "0") != "0":
         logging.getLogger("cai").setLevel(logging.ERROR)  # of several processes the first one speaks
         train(method, data, **where)
@@ -97,7 +102,16 @@ def _fields(method: str) -> Fields:
         option = FieldInfo(annotation=field.annotation, default=None, description=description)
         fields[key.replace(".", "_")] = option
     fields.pop("lora_targets", None)
+    if METHODS[method].online:
+        fields |= {name: field for name, field in _fields_of_judging().items() if name not in fields}
     return fields
+
+
+def _fields_of_judging() -> Fields:
+    """The settings of judges that give rewards."""
+    from cai.rewards.settings import RewardSettings
+
+    return fields_of(RewardSettings)
 
 
 def flags_of(options: Object, assignments: Iterable[str]) -> Values:

@@ -15,20 +15,23 @@ from cai.disk.writing import unwritable, unwritten
 from cai.errors import InputError, LossNotFinite, RunError, UsageError
 from cai.packages import package_version
 from cai.records import Values
-from cai.texts.wording import listed, reason_of
+from cai.texts.wording import reason_of
 from cai.training.data.dataset import TrainingData
-from cai.training.data.rows import drops_in_words, named, reasons_of
+from cai.training.data.rows import drops_in_words, reasons_of
 from cai.training.data.tokens import Rows, with_system_text, without_forged_turns
+from cai.training.faults import fewer_rows, with_rows
 from cai.training.report.card import write_evidence
 from cai.training.report.samples import MOST_TOKENS, REFERENCE, When, can_go_back, write_answers
 from cai.training.report.summary import TrainSummary, last_metrics, pair_accuracy
 from cai.training.setup import embeddings, opening
-from cai.training.setup.checkpoint import is_out_of_memory, save_weights, train_from
+from cai.training.setup.checkpoint import save_weights, train_from
 from cai.training.setup.config import Loaded, Setting
 from cai.training.setup.folder import DROPPED, EVALS, TrainFolder
 from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
 from cai.training.trainers.loop import Progress, Recorder, arguments, check_trl, trainer_of, with_hooks
+from cai.training.trainers.online.rating import Rater
+from cai.training.trainers.online.values import VALUE
 from cai.weights.bases import Base
 from cai.weights.vendors import silence_libraries
 
@@ -51,6 +54,7 @@ class Session:
     processes: Any  # accelerate's state of them
     tell: Callable[[str], None]
     progress: Progress | None
+    rater: Rater | None = None  # of an online training
 
     def __post_init__(self) -> None:
         self.method = METHODS[self.data.method]
@@ -75,7 +79,7 @@ class Session:
             kept = len(self.rows.train), len(self.rows.eval)
             if sum(kept) + len(self.drops) != self.data.read:  # no row is lost without a word
                 raise RunError(f"{kept} rows and {len(self.drops)} drops are not the {self.data.read} that were read")
-            plan.schedule(*kept)
+            plan.schedule(self.rows.sequences(plan), kept[1], self.rows.settled.get("iterations", 1))
             [plan] = broadcast_object_list([plan])  # free memory is not the same for all processes
             self._describe(plan)
             fewer = self._fit(plan)
@@ -142,6 +146,7 @@ class Session:
 
     def _fit(self, plan: Plan) -> int | None:
         """Train to the end; if memory runs out, return the number of rows at once to continue with."""
+        trainer = None
         checkpoint = self.folder.last_checkpoint()
         damaged = self.folder.rewind(int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
         if damaged:
@@ -161,32 +166,20 @@ class Session:
                 self._finish(trainer)
         except LossNotFinite as error:
             self.folder.write(seconds=self._seconds())
-            raise self._with_rows(error) from error
+            raise with_rows(error, self.rows.train, self.folder) from error
         except Exception as error:
+            kept = getattr(trainer, "kept", None)
+            if kept is not None:  # a reward failed
+                self.folder.write(seconds=self._seconds())
+                self.tell(f"stopped; run the same command again to resume from {kept}")
+                raise
             why = unwritten(error)
             if why is None:
-                return self._fewer(plan, error)
+                return fewer_rows(error, plan, self.method.fewest, self.tell)
             raise unwritable(self.folder.path, why) from error
         with silence_libraries():
             self._sample(trainer, plan, "after")
         return None
-
-    def _fewer(self, plan: Plan, error: Exception) -> int:
-        """How many rows at once to continue with after running out of memory; any other error is raised again."""
-        if not is_out_of_memory(error):
-            raise error
-        rows = plan.rows_at_once
-        divisors = [count for count in range(self.method.fewest, rows) if rows % count == 0]
-        if not divisors:
-            raise RunError(
-                f"out of memory with {rows} rows of up to {plan.max_length:,} tokens at once: lower max_length, set "
-                "gradient_checkpointing, or take a smaller model"
-            ) from error
-        self.tell(
-            f"out of memory with {rows} rows at once: continuing with {divisors[-1]}, and more passes a step, so that "
-            "a step sees as many rows"
-        )
-        return divisors[-1]
 
     def _finish(self, trainer: Any) -> None:
         """Evaluate after the last step, check the weights, and save them."""
@@ -195,8 +188,9 @@ class Session:
         if self.rows.eval and not evaluated:
             trainer.evaluate()
         save_weights(trainer, self.folder.path, self.processes)
-        if self.processes.is_main_process and (self.folder.path / REFERENCE).exists():
-            shutil.rmtree(self.folder.path / REFERENCE)
+        if self.processes.is_main_process:
+            for name in (REFERENCE, VALUE):
+                shutil.rmtree(self.folder.path / name, ignore_errors=True)
 
     def _sample(self, trainer: Any, plan: Plan, when: When) -> None:
         """Let the model answer held-out prompts; of several processes, only the first one does."""
@@ -229,10 +223,13 @@ class Session:
         recorder = with_hooks("transformers:TrainerCallback", Recorder)(*parts)
         model = opening.open_model(self.base, dtype, plan.attention, scores=scores, quantize=config.quantize)
         adapter = embeddings.new_adapter(config, self.base, model, self.tokenizer, self.tell, scores=scores)
+        hooks: Values = {"on_eval": self._on_eval, "on_reference": self._on_reference}
+        if self.rater is not None:
+            hooks = {"rater": self.rater, "settled": rows.settled}
         try:
             trainer = trainer_of(
                 rows, settings, model=model, processing_class=self.tokenizer, peft_config=adapter, callbacks=[recorder],
-                on_eval=self._on_eval, on_reference=self._on_reference,
+                **hooks,
             )  # fmt: skip
         except (ValueError, TypeError) as error:  # from TRL or peft: the model lacks a layer, for example
             raise UsageError(f"the training cannot be set up: {reason_of(error)}") from error
@@ -256,22 +253,6 @@ class Session:
         for row in sorted(rows, key=lambda row: row["row"]):
             name = self.rows.eval[row.pop("row")].row.id
             self.folder.add({"step": step, "id": name, **row}, EVALS)
-
-    def _with_rows(self, error: LossNotFinite) -> LossNotFinite:
-        """The error with the names of its rows, and how to resume."""
-        advice = "try a lower learning rate, or dtype float32"
-        rows = ""
-        if error.rows:
-            rows = f" ({listed([named(self.rows.train[place].row.id) for place in error.rows])})"
-            advice = f"look at these rows, {advice}"
-        checkpoint = self.folder.last_checkpoint()
-        if checkpoint is None:
-            state = "there is no checkpoint yet"
-        elif opening.finite(checkpoint):
-            state = f"the checkpoint {checkpoint} is from before"
-        else:
-            state = f"the checkpoint {checkpoint} holds such weights, too: delete {self.folder.path} to start again"
-        return LossNotFinite(f"{error}{rows}; {state}: {advice}", error.rows)
 
     def _seconds(self) -> float:
         """The time of all sessions together."""

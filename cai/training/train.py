@@ -23,7 +23,9 @@ from cai.folder.info import seen_from
 from cai.folder.shards.join import read_run
 from cai.judge.certify import FILE
 from cai.records import Object, Values
+from cai.rewards.settings import RewardSettings
 from cai.sources.files import path_of
+from cai.sources.yamlfile import make_settings
 from cai.texts.wording import nearest, printable, words_of
 from cai.training.data.dataset import TrainingData, check_there, load_rows
 from cai.training.report.summary import TrainSummary
@@ -31,11 +33,12 @@ from cai.training.session import Session
 from cai.training.setup.config import Loaded, load_config
 from cai.training.setup.folder import TrainFolder
 from cai.training.setup.keys import TrainConfig
-from cai.training.setup.methods import METHODS
+from cai.training.setup.methods import METHODS, OF_REPLIES
 from cai.training.setup.opening import join_processes, need_train
 from cai.training.setup.quantize import check_quantize
 from cai.training.setup.trackers import errors_of_trackers
 from cai.training.trainers.loop import Progress, check_trl
+from cai.training.trainers.online.rating import identity_of, key_of, open_rewards, rating
 from cai.weights.bases import Base, find_base
 from cai.weights.loading import check_unquantized
 
@@ -45,6 +48,7 @@ SECRET = re.compile("token|key|secret|password", re.IGNORECASE)  # in the name o
 OF_RUN = (
     "command", "source", "templates", "models", "rounds", "gate", "screen", "n", "pairing", "seed", "constitution",
 )  # fmt: skip
+OF_REWARDS = ("judge", "constitution", "scoring", "principles", "protocol", "templates", "max_cost")  # no keys
 OF_JUDGE = ("judge", "protocol", "principles", "templates", "constitution")
 ASKED_UNDER = 2  # principles, by who accepts revisions: that of the round, and one of helpfulness
 
@@ -58,15 +62,19 @@ def train(
     config: str | Path | None = None,
     flags: Mapping[str, Any] | None = None,
     eval_data: str | Path | None = None,
+    reward: Any = None,
+    judging: Mapping[str, Any] | None = None,
     tell: Callable[[str], None] = log.info,
     progress: Progress | None = None,
 ) -> TrainSummary:
     """Train `model` on `data` by `method`; the product is in `out`, an adapter unless `full` is set.
 
-    method: sft, dpo, kto, orpo, simpo, cpo or reward. data: a run folder, a file, `hf:org/name`, or an iterable of
+    method: a key of `METHODS`, such as sft, dpo or rloo. data: a run folder, a file, `hf:org/name`, or an iterable of
     records. model: local, a folder (an adapter's too, which is then trained further), a .gguf file or a name on the
-    hub. flags: keys that override the config file's, such as {"lora.rank": 8}. progress: is given the metrics of every
-    step.
+    hub. flags: keys that override the config file's, such as {"lora.rank": 8}. reward: of online methods, in place of
+    that key: a function f(prompts, replies) that returns a number or None for each reply, a `Reward`, or a list of
+    (weight, one of these). It is recognised by its name: a changed function needs another folder. judging: settings of
+    `RewardSettings`, by which judges give rewards. progress: is given the metrics of every step.
 
     Called again with the same data, model and config it resumes from the last checkpoint, and if it is finished,
     returns what it did. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises LossNotFinite, with the step and
@@ -76,29 +84,42 @@ def train(
         raise UsageError(f"no training method is called {method!r}; {nearest(method, METHODS)}")
     check_there(data)
     need_train()
-    loaded = load_config(config, flags)
+    loaded = load_config(config, {**(flags or {}), **key_of(reward)})
     loaded.check(method)
     check_quantize(loaded.config)
     check_trl(method, loaded)
     processes = join_processes()
     if not processes.is_main_process:
         tell = log.debug
+    asking = make_settings(RewardSettings, {"seed": loaded.config.seed, **(judging or {})})
+    rewards = open_rewards(method, loaded.config.reward, reward, asking, _calls_folder(Path(out), processes))
     rows = load_rows(data, method, eval_data=eval_data, split=loaded.config.split)
     with processes.main_process_first():  # it may unpack the base, and makes the folder
         base = find_base(model)
         _check_base(base, method, loaded)
-        folder = TrainFolder(Path(out), _identity(method, rows, base, loaded), writes=processes.is_main_process)
+        identity = _identity(method, rows, base, loaded)
+        if rewards:
+            identity["rewards"] = identity_of(rewards, asking)
+        folder = TrainFolder(Path(out), identity, writes=processes.is_main_process)
     with folder:
         summary = _finished(folder, tell)
         if summary is not None:
             return summary
         if "typed" not in folder.record:
-            command = _command(method, data, {"model": model, "config": config, "eval_data": eval_data}, flags or {})
+            options = {"model": model, "config": config, "eval_data": eval_data}
+            options |= {name: value for name, value in (judging or {}).items() if name in OF_REWARDS}
+            command = _command(method, data, options, {**(flags or {}), **key_of(reward)})
             folder.write(typed=command, started_in=seen_from(folder.path, Path()))
         loaded = _with_settled(loaded, folder, processes.num_processes)
-        session = Session(rows, base, loaded, folder, provenance(data), processes, tell, progress)
-        with errors_of_trackers():
-            return session.run()
+        with rating(rewards) as rater, errors_of_trackers():
+            return Session(rows, base, loaded, folder, provenance(data), processes, tell, progress, rater).run()
+
+
+def _calls_folder(out: Path, processes: Any) -> Path:
+    """Where this process keeps what models answered about replies: one store is written by one process."""
+    if processes.is_main_process:
+        return out
+    return out / f"process-{processes.process_index}"
 
 
 def _command(method: str, data: Any, options: Object, flags: Object) -> str | None:
@@ -154,7 +175,8 @@ def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> Va
     template = loaded.config.chat_template
     if template is not None and path_of(template).is_file():
         config["chat_template"] = path_of(template).read_text(encoding="utf-8", errors="replace")
-    for part, name in ((config["lora"], "embeddings"), (config, "quantize"), (config, "gamma")):
+    new = [(config["lora"], "embeddings"), *((config, name) for name in ("quantize", "gamma", *OF_REPLIES))]
+    for part, name in new:
         if part[name] is None:  # a key that 0.1.0 did not have
             del part[name]
     data = [[content, len(rows.train), len(rows.eval)] for _, content in rows.files]

@@ -46,7 +46,7 @@ def test_a_command_has_an_option_for_every_key_of_the_config_that_means_somethin
     options = {f"--{key.replace('.', '-').replace('_', '-')}" for key in keys}
     everywhere = {"--out", "--model", "--config", "--eval-data", "--report-to", "--set", "--json", "--help"}
     assert {word for word in words if re.fullmatch(r"--[a-z-]+", word)} >= options | everywhere
-    assert ("--loss" in words) == ("--beta" in words or method == "reward") == (method != "sft")
+    assert ("--loss" in words) == bool(METHODS[method].losses)
 
 
 def test_every_option_sets_its_key_of_the_config() -> None:

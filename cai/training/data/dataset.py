@@ -17,7 +17,7 @@ from cai.folder.info import find_info
 from cai.folder.kinds import kind_of
 from cai.folder.shards.join import read_run
 from cai.records import Values
-from cai.sources.files import Source, existing, path_of
+from cai.sources.files import Source, built_in_prompts, existing, path_of
 from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS
 from cai.texts.refusals import ENGLISH, refusal
 from cai.texts.wording import rendered, report_lines
@@ -80,7 +80,7 @@ class TrainingData:
         method = METHODS[self.method]
         pairs = self.train if method.rows == "pairs" else ()
         lengths = [[len(reply.strip()) for reply in row.replies] for row in pairs]
-        rows = [row for row in self.train if row.label is not False]
+        rows = [row for row in self.train if row.label is not False and row.reply]
         replies = [row.reply for row in rows]
         asked = shipped_ngrams()
         faults = {}
@@ -135,8 +135,9 @@ def load_rows(
 ) -> TrainingData:
     """The rows that `method` trains on, from a run folder, a file, `hf:org/name` or an iterable of records.
 
-    A run folder finds its own file, and any file its `.eval` twin. Without one, `split` (share of the prompts that
-    train, 0.95 by default, 1 keeps none back) puts each prompt on the side that `cai export --split` would.
+    A run folder finds its own file (of prompts its rows), and any file its `.eval` twin. Without one, `split` (share of
+    the prompts that train, 0.95 by default, 1 keeps none back) puts each prompt on the side that `cai export --split`
+    would. Of equal prompts without replies the first one trains.
     Raises UsageError or RunError for a run that `method` cannot train on, InputError for rows of another kind and for a
     dataset that is empty, one row, one prompt, all of one label, or has a prompt on both sides.
     """
@@ -199,6 +200,8 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
     command = info["identity"]["command"]
     labels = folder / "labels"  # of a best-of run
     fitting = METHODS[method]
+    if fitting.rows == "prompts":
+        return folder / kind_of(command).rows_file, command, []
     path = folder / f"{fitting.file}.jsonl"
     fits = fitting.file in kind_of(command).training
     what = "it has replies without labels"
@@ -242,10 +245,11 @@ def twin_of(source: Any) -> Path | None:
 
 
 def check_there(source: Any) -> None:
-    """Raise SourceError for a path without a run folder or a file of records."""
+    """Raise SourceError for a path without a run folder or a file of records, unless it names built-in prompts."""
     path = file_of(source)
-    if path is not None and not path_of(str(path)).is_dir():
-        existing(path_of(str(path)))
+    if path is None or str(path) in built_in_prompts() or path_of(str(path)).is_dir():
+        return
+    existing(path_of(str(path)))
 
 
 def _first_replies(path: Path) -> Iterator[tuple[str, str]]:

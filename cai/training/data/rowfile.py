@@ -16,7 +16,7 @@ from cai.sources.files import Source, examine, read_records
 from cai.sources.replies import with_clear_numbers
 from cai.sources.values import BadRecord
 from cai.training.data.kinds import WrongKind, advice, is_graded
-from cai.training.data.rows import Skipped, TrainingRow, last_words, rows_of
+from cai.training.data.rows import Skipped, TrainingRow, last_words, named, rows_of
 from cai.training.setup.methods import METHODS
 
 KEPT_COLUMNS = ("constitution", "constitution_hash", "judge", "protocol", "model", "chosen_model", "rejected_model")
@@ -63,6 +63,7 @@ def read_rows(source: Source, method: str, command: str = "") -> RowFile:
     wrong: tuple[int, str] | None = None  # the first record of another kind: its line, and what to do with it
     graded: dict[int, tuple[int, str]] = {}  # place of a row whose reply has a grade → the same
     other_labels = False
+    keys = set[str]()  # of the prompts so far, if prompts are all that is read
     # A person who labels to train may pick pairs, and may have seen a verdict.
     for line, item in with_clear_numbers(with_people(read_records(source), path, every=True), path):
         record = _record_of(item) if isinstance(item, Contest) else item
@@ -75,6 +76,14 @@ def read_rows(source: Source, method: str, command: str = "") -> RowFile:
                 wrong = (line, advice(where, method, record))
             if wrong is not None and not file.rows and file.read >= TRIED:
                 break
+            continue
+        if METHODS[method].rows == "prompts":
+            known = rows[0].key in keys
+            keys.add(rows[0].key)
+            if known:
+                file.drops.append(Skipped(where, line, "duplicate_prompt", f"{named(rows[0].id)} repeats a prompt"))
+            else:
+                file.rows += rows
             continue
         if METHODS[method].rows == "chat":
             grade = is_graded(record)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
 from cai.records import DropReason, Object, Turns
-from cai.sources.conversations import conversation_before, prompt_hash, prompt_in, to_reply
+from cai.sources.conversations import conversation_before, keys_of, prompt_hash, prompt_in, to_prompt, to_reply
 from cai.sources.labels import preferred_of
 from cai.sources.replies import PAIRS, answers_in, column_of_many, columns_of, columns_of_two, many_of, shared_prompt
 from cai.sources.threads import woven
 from cai.sources.turns import CHATS, is_conversation, is_reply, messages_in
 from cai.sources.values import BadRecord, id_of, missing, object_of, shown
-from cai.training.data.kinds import ADVICE, WrongKind, grade_of, kind_for, label_of
+from cai.training.data.kinds import ADVICE, WrongKind, advice, grade_of, kind_for, label_of
 from cai.training.setup.methods import METHODS
 
 WEIGHTS = ("weight", "train", "loss")  # keys by which a turn says whether it is learnt
@@ -31,7 +31,7 @@ class TrainingRow:
 
     id: str
     prompt: Turns | str
-    reply: str  # of a pair, the chosen one
+    reply: str  # of a pair, the chosen one; empty: the row is a prompt, to which the model replies itself
     key: str  # hash of the prompt: all rows of one prompt are on one side of a split
     rejected: str | None = None  # of a pair
     label: bool | None = None  # of a graded reply: whether it is desirable
@@ -45,8 +45,10 @@ class TrainingRow:
 
     @property
     def replies(self) -> list[str]:
-        """The reply, or both replies of a pair."""
-        return [self.reply] if self.rejected is None else [self.reply, self.rejected]
+        """The reply, both replies of a pair, or none of a prompt."""
+        if self.rejected is not None:
+            return [self.reply, self.rejected]
+        return [self.reply] if self.reply else []
 
 
 def named(row: str) -> str:
@@ -56,6 +58,8 @@ def named(row: str) -> str:
 
 def rows_of(record: Any, line: int, method: str) -> list[TrainingRow]:
     """The rows in a record; a pair is two where single replies are graded. Raises BadRecord for what cannot train."""
+    if METHODS[method].rows == "prompts":
+        return [_prompt(record, line, method)]
     record = woven(object_of(record, "columns"))
     kind = kind_for(record, method)
     if not _learnt_or_not("the weight of the record", record, WEIGHTS[:1]):
@@ -75,6 +79,17 @@ def rows_of(record: Any, line: int, method: str) -> list[TrainingRow]:
         if label is None:
             raise BadRecord(f"{column!r} is {str(value)[:40]!r}, not true or false")
     return [TrainingRow(name, prompt, reply, _key(prompt), label=label)]
+
+
+def _prompt(record: Any, line: int, method: str) -> TrainingRow:
+    """The conversation of any record that has one, up to the turn that the model is to answer."""
+    if isinstance(record, BadRecord):
+        raise record
+    if isinstance(record, Mapping) and not set(keys_of("auto", None)) & set(record):
+        raise WrongKind(f"the columns are not those of {method}: {advice('it', method, record)}")
+    turns = to_prompt(record).messages
+    name = id_of(record) if isinstance(record, Mapping) else ""
+    return TrainingRow(name or f"line {line}", turns, "", prompt_hash(turns))
 
 
 def _pair(record: Object, name: str) -> TrainingRow:

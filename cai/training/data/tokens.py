@@ -47,7 +47,7 @@ class Encoded:
     @property
     def longest(self) -> int:
         """Tokens of the prompt with its longest reply."""
-        return len(self.prompt) + max(map(len, self.replies))
+        return len(self.prompt) + max(map(len, self.replies), default=0)
 
     @property
     def ids(self) -> list[int]:
@@ -229,6 +229,10 @@ class Rows(ABC):
         if len(row.prompt) >= limit:
             return f"its prompt of {len(row.prompt):,} tokens leaves no room in {limit:,}"
         return row
+
+    def sequences(self, plan: Plan) -> int:
+        """How many sequences an epoch puts through the optimiser: raises UsageError if it can make no step of them."""
+        return len(self.train)
 
     @abstractmethod
     def arguments(self, plan: Plan) -> Values:

@@ -35,7 +35,7 @@ Lines = Sequence[Object]
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 DEFAULTS: Values = TrainConfig.model_validate({}).model_dump(mode="json")
 EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the weights of `local` were quantised from
-LOSS, MARGINS = "loss.png", "margins.png"
+LOSS, MARGINS, REPLIES = "loss.png", "margins.png", "replies.png"
 # Share of the steps that a curve is the mean over, if it has more than FEW: a batch of a few rows is noise.
 SMOOTHED, FEW = 0.05, 40
 MOST_SHOWN = 600  # characters of a text among the samples; the file has them whole
@@ -88,7 +88,7 @@ def card(folder: Path) -> str:
         evaluations=list(evaluations.values()),
         metric_text=metric_text,
         measures=measures,
-        images=[name for name in (LOSS, MARGINS) if (folder / name).exists()],
+        images=[name for name in PLOTS if (folder / name).exists()],
         samples=[row for row in read_samples(folder) if row.after is not None],
         median_lengths=median_lengths,
         most_shown=MOST_SHOWN,
@@ -179,6 +179,19 @@ PLOTS: dict[str, tuple[str, dict[str, Sequence[_Curve]]]] = {
             ),
         },
     ),
+    REPLIES: (
+        "Rewards of the model's own replies",
+        {
+            REWARDS: (_Curve("reward", "reward", AFTER, "s"),),
+            "nats": (_Curve("kl", "KL a token", AFTER, "s"), _Curve("entropy", "entropy", BEFORE, "v")),
+            "tokens": (_Curve("completions/mean_length", "length", AFTER, "s"),),
+            "share": (
+                _Curve("frac_reward_zero_std", "groups without spread", GREY, "s"),
+                _Curve("replies/boilerplate", "boilerplate", BEFORE, "v"),
+                _Curve("replies/distinct_2", "distinct-2", AFTER, "^"),
+            ),
+        },
+    ),
 }
 
 
@@ -204,7 +217,7 @@ def figure_of(name: str, lines: Lines) -> Any:
     if not labels:
         return None
     need("drawing the plots of a training", "plot", "matplotlib")
-    figure, all_axes = new_figure(len(labels), height_ratios=(3, 2)[: len(labels)])
+    figure, all_axes = new_figure(len(labels), height_ratios=(3, *[2] * len(labels))[: len(labels)])
     figure.suptitle(title)
     for axes, label in zip(all_axes, labels, strict=True):
         _draw(axes, lines, measured[label])

@@ -26,6 +26,8 @@ Line = Object  # of metrics.jsonl or eval.jsonl
 
 # What replies are compared by, in words, by how its names in eval.jsonl begin; of several in a line, the first.
 MEASURES = {"mean_logp": "log probability a token", "logp": "log probability", "reward": "reward"}
+ONLINE = ("reward", "kl", "entropy", "completions/mean_length")  # of the last step of an online training
+FIRST = ("eval_loss", "eval_reward")  # metrics that are shown beside those before the first step
 
 # Metrics of an evaluation that say nothing of the model.
 UNUSED = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
@@ -167,7 +169,8 @@ class TrainSummary(Record):
 
     def lines(self) -> list[str]:
         """The summary in words, for people."""
-        shown = (*SHOWN, *METHODS[self.method].shown)
+        method = METHODS[self.method]
+        shown = method.shown if method.online else (*SHOWN, *method.shown)  # of rewards the loss is no measure
         return report_lines(__file__, summary=self, pairs=self.pairs, shown=shown, metric_text=metric_text)
 
 
@@ -182,14 +185,22 @@ def measures(evaluation: Iterable[str]) -> list[str]:
 
 
 def last_metrics(lines: Sequence[Line]) -> dict[str, float | None]:
-    """Of the lines of metrics.jsonl the last loss and evaluation, and the loss of one before the first step, if any."""
+    """Of the lines of metrics.jsonl the last loss and evaluation, and the loss of one before the first step, if any.
+
+    Of an online training also those of the last step, and the reward of the evaluation before the first one.
+    """
     metrics = {}
     losses = [line["loss"] for line in lines if "loss" in line]
+    rates = [line for line in lines if "reward" in line]
     evals = [line for line in lines if "eval_loss" in line]
     if losses:
         metrics["loss"] = losses[-1]
+    if rates:
+        metrics |= {name: rates[-1][name] for name in ONLINE if name in rates[-1]}
     if len(evals) > 1 and evals[0]["step"] == 0:
-        metrics["eval_loss_before"] = evals[0]["eval_loss"]
+        for name in FIRST:
+            if name in evals[0]:
+                metrics[f"{name}_before"] = evals[0][name]
     if evals:
         metrics |= {name: evals[-1][name] for name in measures(evals[-1])}
     return metrics

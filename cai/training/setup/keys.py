@@ -93,12 +93,14 @@ class TrainConfig(Record):
         None,
         description="dpo: cdpo and gap_scaled read p_chosen of every pair, TRL's sigmoid, robust, ipo and others do "
         "not (default: cdpo if all pairs have it, else sigmoid). kto: kto or apo_zero_unpaired. orpo, simpo, cpo: soft "
-        "or hard labels, reward: soft, margin or hard ones (default: soft if all pairs have p_chosen, else hard).",
+        "or hard labels, reward: soft, margin or hard ones (default: soft if all pairs have p_chosen, else hard). "
+        "grpo: dapo, grpo, dr_grpo, bnpo and others of TRL (default dapo).",
     )
     beta: Positive | None = Field(
         None,
-        description="dpo, kto: how close to the reference the model stays (default 0.1). orpo: weight of the odds "
-        "ratio beside the NLL (default 0.1). simpo, cpo: scale of the log-probabilities (default 2 and 0.1).",
+        description="dpo, kto: how close to the reference the model stays (default 0.1); so for rloo, ppo (0.05) and "
+        "grpo (0.04). orpo: weight of the odds ratio beside the NLL (default 0.1). simpo, cpo: scale of the "
+        "log-probabilities (default 2 and 0.1).",
     )
     gamma: Annotated[Number, Field(ge=0)] | None = Field(
         None, description="simpo: margin by which the chosen reply is to win, in rewards (default: half of beta)."
@@ -111,6 +113,28 @@ class TrainConfig(Record):
     reference: Literal["once", "each_step"] | None = Field(
         None,
         description="dpo, kto: when to compute the reference's log-probabilities (default: once, if that is cheaper).",
+    )
+    reward: str | None = Field(None, description="What a reply is worth: see docs/online.md.")
+    generations: Annotated[int, Field(strict=True, ge=2)] | None = Field(
+        None, description="Replies to each prompt of a step, which are compared (default: rloo 4, grpo 8, ppo 2)."
+    )
+    reply_length: Count | None = Field(None, description="Most tokens of a reply of the model (default 256).")
+    temperature: Positive | None = Field(None, description="Temperature at which the model replies (default 1).")
+    iterations: Count | None = Field(
+        None, description="Steps of the optimiser on each batch of replies (default: ppo 4, others 1)."
+    )
+    mask_truncated: bool | None = Field(
+        None, strict=True, description="Learn nothing from replies cut at reply_length (default false)."
+    )
+    discount: Annotated[Number, Field(gt=0, le=1)] | None = Field(
+        None, description="Gamma: what a reward is worth one token earlier (default 1)."
+    )
+    gae_lambda: Annotated[Number, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="Lambda of generalised advantage estimates: 0 trusts the values, 1 the rewards (default 0.95).",
+    )
+    value_weight: Positive | None = Field(
+        None, description="Weight of the value model's loss beside the policy's (default 0.1)."
     )
     samples: Annotated[int, Field(strict=True, ge=0, le=64)] = Field(
         8, description="Held-out prompts that the model answers before and after (not for reward)."

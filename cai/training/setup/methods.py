@@ -11,6 +11,14 @@ from typing import Literal
 Kind = Literal["chat", "pairs", "graded", "labels", "revisions", "candidates", "prompts", "text", "unknown"]
 
 CHAT = ("cai chat THIS", "cai generate PROMPTS --constitution harmless --model hf:THIS")
+REPLIES = ("reward", "generations", "reply_length", "temperature", "iterations", "mask_truncated")  # keys of the config
+VALUES = ("discount", "gae_lambda", "value_weight")
+OF_REPLIES = (*REPLIES, *VALUES)
+REWARDS = (
+    ("eval_reward_before", "held-out reward before"),
+    ("eval_reward", "held-out reward"),
+    ("kl", "KL a token"),
+)
 JUDGE = ("cai label SOURCE --constitution harmless --judge reward:THIS", "cai judge bench --judge reward:THIS")
 
 
@@ -19,13 +27,13 @@ class Method:
     """What is special about one way of training."""
 
     rows: Kind  # of a dataset that it trains on
-    file: str  # which training file of a run folder it reads, without its ending
     trainer: str  # the class that trains: module of `cai.training.trainers` and name
     trl: str  # how the names of TRL's classes begin, with their module: those that end in Config and in Trainer
     summary: str  # help of the command
     example: str  # arguments of the command, for its help
     card: str  # what it did with the base model, for the model card
     rates: tuple[float, float]  # learning rates: of a LoRA adapter, of all weights
+    file: str = ""  # which training file of a run folder it reads, without its ending; empty: prompts are in its rows
     keys: tuple[str, ...] = ()  # of the config, beside those that every method has
     unused: tuple[str, ...] = ()  # arguments of TRL's trainer that have no effect on it
     loss: str = ""  # the default; empty: there is but one
@@ -36,6 +44,7 @@ class Method:
     all_logits: bool = False  # whether the logits of all tokens exist at once
     dropout: bool = False  # whether TRL leaves dropout on
     after_sft: bool = False  # whether it is made for models that have been taught to reply
+    online: bool = False  # whether it trains on rewards of the model's own replies
     scores: bool = False  # whether the product gives a reply a number and writes none
     shown: tuple[tuple[str, str], ...] = ()  # metrics that the summary shows beside the losses, with their words
     usage: tuple[str, ...] = CHAT  # commands that use the product, for the model card
@@ -165,6 +174,50 @@ METHODS: dict[str, Method] = {
         scores=True,
         usage=JUDGE,
     ),
+    "rloo": Method(
+        rows="prompts",
+        trainer="online.prompts:Prompts",
+        trl="trl:RLOO",
+        summary="Train on rewards for the model's own replies, each against the mean of the others to its prompt.",
+        example="runs/a --model models/sft --reward reward:models/reward --out models/rloo",
+        card="trained on rewards for its own replies by RLOO (Ahmadian et al. 2024, arXiv 2402.14740)",
+        rates=(1e-5, 1e-6),
+        online=True,
+        after_sft=True,
+        keys=(*REPLIES, "beta"),
+        width=1,
+        shown=REWARDS,
+    ),
+    "grpo": Method(
+        rows="prompts",
+        trainer="online.prompts:Prompts",
+        trl="trl:GRPO",
+        summary="Train on rewards for the model's own replies, scaled by their spread among those to one prompt.",
+        example="runs/a --model models/sft --reward reward:models/reward --out models/grpo",
+        card="trained on rewards for its own replies by GRPO (Shao et al. 2024, arXiv 2402.03300)",
+        rates=(1e-5, 1e-6),
+        online=True,
+        after_sft=True,
+        keys=("loss", *REPLIES, "beta"),
+        loss="dapo",
+        losses=("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
+        width=1,
+        shown=REWARDS,
+    ),
+    "ppo": Method(
+        rows="prompts",
+        trainer="online.ppo:Credited",
+        trl="trl:GRPO",
+        summary="Train on rewards for the model's own replies, with a value model that credits each token.",
+        example="runs/a --model models/sft --reward reward:models/reward --out models/ppo",
+        card="trained on rewards for its own replies by PPO (Schulman et al. 2017, arXiv 1707.06347)",
+        rates=(1e-5, 1e-6),
+        online=True,
+        after_sft=True,
+        keys=(*REPLIES, "beta", *VALUES),
+        width=1,
+        shown=REWARDS,
+    ),
 }  # fmt: skip
 
 
@@ -177,7 +230,9 @@ OURS = {
     "activation_checkpointing": "gradient_checkpointing", "packing": "packing",
     "padding_free": "packing", "chat_template_path": "chat_template", "warmup_steps": "warmup",
     "lr_scheduler_type": "schedule", "eval_strategy": "eval_every", "loss_type": "loss", "loss_weights": "nll",
-    "beta": "beta", "precompute_ref_log_probs": "reference",
+    "beta": "beta", "precompute_ref_log_probs": "reference", "num_generations": "generations",
+    "max_completion_length": "reply_length", "temperature": "temperature", "num_iterations": "iterations",
+    "mask_truncated_completions": "mask_truncated", "reward_weights": "reward",
 }  # fmt: skip
 FIXED = {
     "output_dir": "it is --out", "resume_from_checkpoint": "the same command resumes by itself",
@@ -194,6 +249,10 @@ FIXED = {
     "dataloader_drop_last": "every row is used", "push_to_hub": "training uses no network; upload the folder yourself",
     "include_num_input_tokens_seen": "tokens are counted", "load_best_model_at_end": "checkpoints/ keeps the last two",
     "sync_ref_model": "checkpoints do not save a reference that changes, so a resumed training would use another",
+    "steps_per_generation": "the replies of a step are written together, so that a checkpoint loses none",
+    "generation_batch_size": "it is batch_size: a checkpoint between replies and step would lose them",
+    "num_generations_eval": "a held-out prompt is answered once", "use_vllm": "it cannot be installed beside training",
+    "auto_find_batch_size": "rows_at_once is lowered if memory runs out",
     "model_init_kwargs": "cai opens the model", "ddp_find_unused_parameters": "every weight that trains is used",
 }  # fmt: skip
 

@@ -161,6 +161,7 @@ class Plan:
         self.gradient_checkpointing = self._settle("gradient_checkpointing", checkpoints, "hardware", memory)
         why = f"{memory}, {TOKENS_AT_ONCE[machine.device]:,} tokens at once"
         self.rows_at_once = rows = self._settle("rows_at_once", rows, "hardware", why)
+        self.devices = machine.devices
         self.accumulation = max(1, config.batch_size // (rows * machine.devices))
         self.rows_a_step = rows * self.accumulation * machine.devices
         why = ""
@@ -173,15 +174,23 @@ class Plan:
                 )
         self.settings.append(Setting("batch_size", self.rows_a_step, self._loaded.origin("batch_size"), why))
 
-    def schedule(self, rows: int, eval_rows: int) -> None:
-        """Settle the steps for so many rows that train, and after how many of them to save and to evaluate."""
+    def schedule(self, rows: int, eval_rows: int, boundary: int = 1) -> None:
+        """Settle the steps for so many rows that train, and after how many of them to save and to evaluate.
+
+        boundary: a checkpoint can be resumed from after this many steps, and after multiples of them.
+        """
         config = self._loaded.config
         self.steps = math.ceil(math.ceil(rows / self.rows_a_step) * config.epochs)
         limit = config.trl.get("max_steps")
         if isinstance(limit, int) and limit > 0:  # TRL puts it before the epochs, whichever is more
             self.steps = limit
-        tenth = math.ceil(self.steps / SAVES)
+        tenth = math.ceil(self.steps / SAVES / boundary) * boundary
         self.save_every = self._settle("save_every", tenth, "data", f"a tenth of {counted(self.steps, 'step')}")
+        if self.save_every % boundary:
+            raise UsageError(
+                f"save_every {self.save_every} is not a multiple of iterations {boundary}: the replies that a step in "
+                "between learns from would be lost"
+            )
         self.eval_every = tenth
         if eval_rows:
             most = int(EVALUATING * 3 * self.steps * self.rows_a_step / eval_rows)

@@ -194,7 +194,8 @@ class Recorder:
             raise LossNotFinite(f"a gradient is not a number at step {state.global_step + 1}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        if self._stopper.agreed():
+        boundary = state.global_step % getattr(args, "num_iterations", 1) == 0  # replies are in no checkpoint
+        if self._stopper.agreed() and boundary:
             control.should_save = True
             control.should_training_stop = True
 

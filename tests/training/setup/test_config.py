@@ -107,7 +107,7 @@ def test_an_argument_of_trl_that_cannot_be_is_told_with_its_line(tmp_path: Path,
 
 def test_names_of_trl_that_are_kept_from_the_user_exist() -> None:
     trl = pytest.importorskip("trl")
-    kinds = (trl.SFTConfig, trl.DPOConfig, trl.KTOConfig, trl.RewardConfig)
+    kinds = (trl.SFTConfig, trl.DPOConfig, trl.KTOConfig, trl.RewardConfig, trl.GRPOConfig, trl.RLOOConfig)
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     assert names >= OURS.keys() | FIXED.keys()
 

@@ -1,0 +1,1 @@
+"""Training on rewards for the model's own replies."""

@@ -1,0 +1,130 @@
+"""The rewards of a training: which they are, and how a trainer, which waits, asks several of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cai.errors import RunError, UsageError
+from cai.records import Message, Values
+from cai.rewards.functions import FunctionReward
+from cai.rewards.judge import JudgeReward
+from cai.rewards.named import read_rewards
+from cai.rewards.reward import Reward, Weighted
+from cai.rewards.settings import RewardSettings
+from cai.texts.wording import counted
+from cai.training.setup.methods import METHODS
+
+Conversations = Sequence[Sequence[Message]]
+Numbers = list[float | None]
+
+
+def weighted(rewards: Any) -> list[Weighted]:
+    """Rewards as they are passed from Python: one or a list, each a reward, a function, or (weight, one of these)."""
+    entries = rewards if isinstance(rewards, list) else [rewards]
+    found = []
+    for entry in entries:
+        weight, reward = entry if isinstance(entry, tuple) else (1.0, entry)
+        if not callable(reward):
+            raise UsageError(f"the reward {reward!r} is neither a reward nor a function f(prompts, replies)")
+        if not hasattr(reward, "close"):
+            reward = FunctionReward(getattr(reward, "__name__", type(reward).__name__), reward)
+        found.append(Weighted(float(weight), reward))
+    return found
+
+
+def key_of(rewards: Any) -> Values:
+    """The key `reward` of the config for rewards from Python: their weights and names; {} for none, or for text."""
+    if rewards is None:
+        return {}
+    if isinstance(rewards, str):
+        return {"reward": rewards}
+    return {"reward": ",".join(f"{weight:g}:{reward.name}" for weight, reward in weighted(rewards))}
+
+
+def open_rewards(
+    method: str, text: str | None, rewards: Any, judging: RewardSettings, folder: Path
+) -> tuple[Weighted, ...]:
+    """The rewards of a training, from Python or as a text names them; none if its method takes none.
+
+    What their models answer is kept in `folder`. Raises UsageError if none is named, or one cannot be.
+    """
+    if not METHODS[method].online:
+        return ()
+    if text is None:
+        raise UsageError(f"{method} needs a reward: --reward reward:FOLDER, judge, length, format or MODULE:FUNCTION")
+    if rewards is None or isinstance(rewards, str):
+        return tuple(read_rewards(text, judging, folder))
+    return tuple(weighted(rewards))
+
+
+def identity_of(rewards: Sequence[Weighted], judging: RewardSettings) -> list[Values]:
+    """What decides the numbers that rewards give, besides their names and weights."""
+    asked = judging.model_dump(include={"judge", "scoring", "principles", "max_tokens", "extra_body"}, mode="json")
+    facts = []
+    for _, reward in rewards:
+        if isinstance(reward, JudgeReward):
+            law = {"constitution": reward.law.hash, "protocol": reward.protocol}
+            facts.append({"name": reward.name, **law, **asked})
+    return facts
+
+
+@contextmanager
+def rating(rewards: Sequence[Weighted]) -> Iterator[Rater | None]:
+    """Who rates replies, if there are rewards; closed at the end."""
+    if not rewards:
+        yield None
+        return
+    rater = Rater(rewards)
+    try:
+        yield rater
+    finally:
+        rater.close()
+
+
+class Rater:
+    """Asks rewards in a loop of their own, in one thread for the whole session."""
+
+    def __init__(self, rewards: Sequence[Weighted]) -> None:
+        self.rewards = tuple(rewards)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="cai rewards", daemon=True)
+        self._thread.start()
+
+    @property
+    def names(self) -> str:
+        """The rewards in a sentence."""
+        return ", ".join(reward.name for _, reward in self.rewards)
+
+    def rate(self, prompts: Conversations, replies: Sequence[str]) -> list[Numbers]:
+        """Of each reward, a number for each reply or None; raises CaiErrors, for numbers too that cannot be."""
+        return asyncio.run_coroutine_threadsafe(self._all(prompts, replies), self._loop).result()
+
+    async def _all(self, prompts: Conversations, replies: Sequence[str]) -> list[Numbers]:
+        return await asyncio.gather(*(_asked(reward, prompts, replies) for _, reward in self.rewards))
+
+    def close(self) -> None:
+        """Release what the rewards hold, and end the thread."""
+        for _, reward in self.rewards:
+            asyncio.run_coroutine_threadsafe(reward.close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _asked(reward: Reward, prompts: Conversations, replies: Sequence[str]) -> Numbers:
+    """What one reward gives, checked: NaN would spread to every weight."""
+    numbers = list(await reward(prompts, replies))
+    if len(numbers) != len(replies):
+        raise RunError(f"the reward {reward.name} gave {counted(len(numbers), 'number')} for {len(replies):,} replies")
+    for number, reply in zip(numbers, replies, strict=True):
+        if number is not None and not math.isfinite(number):
+            raise RunError(
+                f"the reward {reward.name} gave {number} for the reply {reply[:60]!r}; an unknown one is None"
+            )
+    return numbers

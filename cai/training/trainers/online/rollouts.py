@@ -1,0 +1,184 @@
+"""What is put before TRL's trainers of online methods: rewards of ours, a stop that loses nothing, and measures.
+
+A step's replies are written before it, in one batch; `iterations` steps learn from each batch, and only after the last
+of these does a checkpoint hold all that a resumed training needs. Some hooks are private ones of TRL 1.16.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cai.errors import CaiError, ModelStopped
+from cai.records import Object
+from cai.training.trainers.loop import Guarded
+from cai.training.trainers.online.measures import text_measures
+from cai.training.trainers.online.rating import Numbers, Rater
+
+UNRATED = 20  # batches of replies without one reward after which a training stops: nothing can be learnt from them
+
+
+class Rollouts(Guarded):
+    """TRL's RLOOTrainer or GRPOTrainer, whose rewards come from a `Rater`.
+
+    If a reward fails, the state after the last step is saved before the error is raised, and `kept` is its checkpoint.
+    """
+
+    def __init__(self, *, rater: Rater, settled: Object, **parts: Any) -> None:
+        self.rater = rater
+        self.settled = settled  # the settings of the method
+        self.kept: Path | None = None
+        self._after_step: Any = None  # the random state, from which the next replies are drawn
+        self._unrated = 0  # batches in a row
+        parts["args"].reward_weights = [weight for weight, _ in rater.rewards]
+        # TRL wants functions, of which only the names are used: `_calculate_rewards` asks the rater.
+        names = [_named(reward.name) for _, reward in rater.rewards]
+        super().__init__(reward_funcs=names, **parts)
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        """TRL's, whose order depends on the epoch: TRL's own would begin with that of the first one after a resume."""
+        sampler = super()._get_train_sampler(dataset)
+        if not self.shuffle_dataset:
+            return sampler
+        return _Epochs(sampler, lambda: int((self.state.epoch or 0) + 1e-6))
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
+        """The reward of each reply from each function, of all processes; NaN is an unknown one."""
+        import torch
+
+        replies = [turns[0]["content"] for turns in completions]
+        columns = self._rated(prompts, replies)
+        metrics = self._metrics[self._mode()]
+        for (_, reward), numbers in zip(self.rater.rewards, columns, strict=True):
+            metrics[f"rewards/{reward.name}/unknown"].append(self._mean([number is None for number in numbers]))
+        for name, values in text_measures(replies).items():
+            metrics[name].append(self._mean(values))
+        rows = [[float("nan") if number is None else number for number in row] for row in zip(*columns, strict=True)]
+        rewards = self.accelerator.gather(torch.tensor(rows, device=self.accelerator.device))
+        if self.model.training:
+            self._count_unrated(bool(rewards.isnan().all()))
+        return rewards
+
+    def _rated(self, prompts: Any, replies: Sequence[str]) -> list[Numbers]:
+        """The numbers for the replies of this process; if a reward fails in one process, all of them stop."""
+        from accelerate.utils import gather_object
+
+        numbers, error = list[Numbers](), None
+        try:
+            numbers = self.rater.rate(prompts, replies)
+        except CaiError as failure:
+            error = failure
+        failures = [text for text in gather_object([error and str(error)]) if text]
+        if error is not None:
+            raise error
+        if failures:
+            raise ModelStopped(failures[0])
+        return numbers
+
+    def _count_unrated(self, unrated: bool) -> None:
+        self._unrated = self._unrated + 1 if unrated else 0
+        if self._unrated == UNRATED:
+            raise ModelStopped(
+                f"{UNRATED} batches of replies in a row got no reward at all from {self.rater.names}: ask another "
+                "judge, or try the question on a few replies first"
+            )
+
+    def _mode(self) -> str:
+        return "train" if self.model.training else "eval"
+
+    def _mean(self, values: Sequence[float]) -> float:
+        """The mean over the replies of all processes."""
+        import torch
+
+        return float(self.accelerator.gather(torch.tensor(values, device=self.accelerator.device).float()).mean())
+
+    # Stopping and resuming
+
+    def _maybe_log_save_evaluate(self, *rest: Any, **named: Any) -> None:
+        super()._maybe_log_save_evaluate(*rest, **named)
+        self._after_step = random_state()
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        tokens = self.state.num_input_tokens_seen
+        try:
+            return super()._generate_and_score_completions(inputs)
+        except CaiError:
+            if self.model.training:
+                self.state.num_input_tokens_seen = tokens
+                self._keep()
+            raise
+
+    def _keep(self) -> None:
+        """Save the state after the last step, as if no reply had been written; there is none before the first."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self._after_step is not None and not folder.exists():
+            set_random_state(self._after_step)
+            self._save_checkpoint(self.model, None)
+        if folder.exists():
+            self.kept = folder
+
+    # Means over a step
+
+    def counts(self, inputs: Object) -> Mapping[str, Any]:
+        return {"": inputs["completion_mask"].sum().clamp(min=1)}
+
+    def compute_loss(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        import torch
+
+        loss = super().compute_loss(model, inputs, *rest, **named)
+        if not self.model.training:
+            amounts = self.amounts(inputs).double()
+            self.sums.append(torch.stack([loss.detach().double() * amounts, amounts]))
+        return loss
+
+    def rows_within(self, inputs: Object) -> tuple[int, ...]:
+        return ()
+
+
+class _Epochs:
+    """A sampler that shuffles by seed and epoch."""
+
+    def __init__(self, sampler: Any, epoch: Callable[[], int]) -> None:
+        self._sampler = sampler
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Any:
+        self._sampler.generator.manual_seed(self._sampler.seed + self._epoch())
+        return iter(self._sampler)
+
+
+def _named(name: str) -> Callable[..., Any]:
+    """A function that TRL calls by that name, and never calls."""
+
+    def reward(**_: Any) -> list[float]:
+        raise AssertionError("TRL asks rewards by itself: its _calculate_rewards is not ours")
+
+    reward.__name__ = name
+    return reward
+
+
+def random_state() -> tuple[Any, ...]:
+    """The states of all generators that a checkpoint keeps."""
+    import numpy as np
+    import torch
+
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), gpus
+
+
+def set_random_state(state: tuple[Any, ...]) -> None:
+    """Put all generators back to where they were."""
+    import numpy as np
+    import torch
+
+    python, numbers, cpu, gpus = state
+    random.setstate(python)
+    np.random.set_state(numbers)
+    torch.set_rng_state(cpu)
+    if gpus:
+        torch.cuda.set_rng_state_all(gpus)
