@@ -114,7 +114,7 @@ def alabel(
     workers: int | None = None,
     ray: str | None = None,
     judge: str = "local",
-    protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward", "conditioned", "decide"] | None = None,
     principles: int = 3,
     pairing: Literal["all", "best-worst", "final"] | Literal["models"] = "all",
     min_confidence: float | None = None,
@@ -164,7 +164,7 @@ def asample(
     best_of: int | None = None,
     judge: str | None = None,
     constitution: str | Path | Constitution | None = None,
-    protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward", "conditioned", "decide"] | None = None,
     principles: int | None = None,
     sft_format: Literal["completion", "messages"] | None = None,
 ) -> AsyncGenerator[Candidates]: ...
@@ -196,7 +196,7 @@ def constitution_test(
     retry: str | Sequence[str] = (),
     reuse: str | Path | Sequence[str | Path] = (),
     force: bool = False,
-    protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward", "conditioned", "decide"] | None = None,
 ) -> TrialReport: ...
 def evaluate(
     models: str | Sequence[str],
@@ -232,7 +232,7 @@ def evaluate(
     prompt_field: str | None = None,
     judge: str = "local",
     constitution: str | Path | Constitution = "harmless",
-    protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward", "conditioned", "decide"] | None = None,
     principles: int = 3,
     n: int = 1,
     suite: str | None = None,
@@ -382,7 +382,7 @@ def label(
     workers: int | None = None,
     ray: str | None = None,
     judge: str = "local",
-    protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward", "conditioned", "decide"] | None = None,
     principles: int = 3,
     pairing: Literal["all", "best-worst", "final"] | Literal["models"] = "all",
     min_confidence: float | None = None,
@@ -432,7 +432,7 @@ def sample(
     best_of: int | None = None,
     judge: str | None = None,
     constitution: str | Path | Constitution | None = None,
-    protocol: Literal["logprob", "score", "vote", "reason", "reward", "decide"] | None = None,
+    protocol: Literal["logprob", "score", "vote", "reason", "reward", "conditioned", "decide"] | None = None,
     principles: int | None = None,
     sft_format: Literal["completion", "messages"] | None = None,
 ) -> Rows[Candidates]: ...

@@ -13,12 +13,13 @@ def choose_protocol(wanted: Protocol | None, can: Abilities, name: str, *, compl
     completes: whether the templates write text to be continued, which no typed question is about.
     """
     if can.reward:
-        if wanted not in (None, "reward"):
-            raise UsageError(f"{name} is a reward model: its protocol is reward")
-        return "reward"
+        own: Protocol = "reward" if can.condition is None else "conditioned"
+        if wanted not in (None, own):
+            raise UsageError(f"{name} is a reward model: its protocol is {own}")
+        return own
     if can.guard:
         raise UsageError(f"{name} is a guard model: it rates single replies; name it as cai evaluate --harm")
-    if wanted == "reward":
+    if wanted in ("reward", "conditioned"):
         raise UsageError(f"{name} is not a reward model: use reward:PATH")
     if wanted == "decide" and completes:
         raise UsageError(

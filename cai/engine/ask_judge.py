@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from cai.constitution.condition import told, wording
 from cai.constitution.principles import WORDINGS, Constitution, Principle
 from cai.engine.letters import LETTER_TOKENS, LISTED
 from cai.engine.quoting import Quoting
 from cai.engine.templates.sets import Templates
 from cai.errors import TemplateError
-from cai.records import Decision, Message, Request, Values
+from cai.records import Condition, Decision, Message, Request, Values
 
 REASON_TOKENS = 256  # for "at most three sentences"
 
@@ -29,12 +30,21 @@ class AskJudge:
     no labels of other few-shot prompts, either.
 
     prefill: whether the model continues a started reply; then the letter comes next to the template's prefix.
-    decisions: how many typed questions the model takes in one request.
+    decisions: how many typed questions the model takes in one request. condition: of a reward model, how it is told a
+    principle.
     """
 
-    def __init__(self, templates: Templates, constitution: Constitution, *, prefill: bool, decisions: int = 1) -> None:
+    def __init__(
+        self,
+        templates: Templates,
+        constitution: Constitution,
+        *,
+        prefill: bool,
+        decisions: int = 1,
+        condition: Condition | None = None,
+    ) -> None:
         templates.need("judge")
-        self._templates, self._most = templates, decisions
+        self._templates, self._most, self._condition = templates, decisions, condition
         self._examples = constitution.examples or templates.examples
         self.prefix, self.letters = "", ("A", "B")  # the form in which the answer's letter comes
         if templates.prefix["verdict"] and (prefill or templates.completes):
@@ -109,6 +119,11 @@ class AskJudge:
     def reward(prompt: Sequence[Message], reply: str) -> Request:
         """Ask a reward model for its number."""
         return Request("judge", (*prompt, Message(role="assistant", content=reply)), score=("",), max_tokens=1)
+
+    def told(self, prompt: Sequence[Message], principle: Principle) -> tuple[Message, ...]:
+        """The conversation as a reward model that is told principles reads it."""
+        assert self._condition is not None
+        return told(self._condition, prompt, wording(principle))
 
     def _request(self, question: Question, reasons: str | None, **settings: Any) -> Request:
         text = self._render(question, reason=reasons is not None)

@@ -200,7 +200,9 @@ def _measured(bench: Bench, stopped: str | None) -> BenchResult:
     report = None
     if any(label.z is not None and label.human is not None for label in rows):
         report = calibrate_judge(rows, gold=people, binding=Binding.model_validate(run.judging.binding))
-    figures = None if run.protocol == "reward" else vote_figures(rows, weighted=run.judging.all)
+    figures = None
+    if not run.judging.model.can.reward:  # which sees no order
+        figures = vote_figures(rows, weighted=run.judging.all)
     return BenchResult(
         judge=without_address(run.settings.judge),
         model=spec_of(run.players["judge"]),

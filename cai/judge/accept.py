@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Literal
 
 from cai.constitution.principles import Constitution, Principle
-from cai.judge.flows import Verdict, belief, mean_preference, odds_of_votes
+from cai.judge.flows import Verdict, belief, odds_by_principle
 from cai.records import Acceptance, Completion, Protocol, Request, Vote
 
 ACCEPT = 0.5  # a revision must be preferred with more than this probability
@@ -74,7 +74,5 @@ def _beliefs(votes: Sequence[Vote], z: float | None, protocol: Protocol) -> Iter
     """
     if not votes:
         yield belief(z, protocol, None)
-    for principle in dict.fromkeys(vote.principle for vote in votes):
-        own = [vote for vote in votes if vote.principle == principle]
-        odds = mean_preference(own, weighted=False)
-        yield belief(odds_of_votes(own) if odds is None else odds, protocol, None)
+    for odds in odds_by_principle(votes).values():
+        yield belief(odds, protocol, None)

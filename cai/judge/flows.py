@@ -66,6 +66,8 @@ def judge(
     """The flow of a protocol. score: read letters by scoring; weighted: principles count by weight, not alike."""
     if protocol == "reward":
         return by_reward(pair, ask)
+    if protocol == "conditioned":
+        return by_condition(pair, principles, ask, weighted=weighted)
     if protocol == "vote":
         return by_votes(pair, principles, ask)
     if protocol == "decide":
@@ -126,10 +128,41 @@ def by_votes(pair: Pair, principles: Sequence[Principle], ask: AskJudge) -> Flow
 def by_reward(pair: Pair, ask: AskJudge) -> Flow:
     """Ask a reward model for both replies; the log odds are the difference (Bradley and Terry 1952)."""
     answers = yield [ask.reward(pair.prompt, reply) for reply in (pair.a, pair.b)]
-    a, b = ((answer.scores or (math.nan,))[0] for answer in answers)
+    a, b = map(_reward_in, answers)
+    return Verdict((), _difference(a, b), (a, b))
+
+
+def by_condition(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, weighted: bool) -> Flow:
+    """Ask a reward model for both replies under each principle, whose vote is the difference; there are no orders."""
+    prompts = [ask.told(pair.prompt, principle) for principle in principles]
+    answers = yield [ask.reward(prompt, reply) for reply in (pair.a, pair.b) for prompt in prompts]
+    rewards = list(map(_reward_in, answers))
+    votes = []
+    for principle, a, b in zip(principles, rewards, rewards[len(principles) :], strict=False):
+        votes.append(_vote_of(principle, _difference(a, b)))
+    return Verdict(tuple(votes), mean_preference(votes, weighted=weighted))
+
+
+def _reward_in(answer: Completion) -> float:
+    [reward] = answer.scores or (math.nan,)
+    return reward
+
+
+def _difference(a: float, b: float) -> float:
+    """The difference of two rewards; RowDropped unless they are finite."""
     if not all(map(math.isfinite, (a, b, a - b))):
         raise RowDropped("model_error", "judge", "the reward model gave no finite number")
-    return Verdict((), a - b, (a, b))
+    return a - b
+
+
+def _vote_of(principle: Principle, d: float) -> Vote:
+    """The vote of a judge that reads each reply by itself, in whichever order they are shown."""
+    ab, ba = Reading(choice="first"), Reading(choice="second")
+    if d < 0:
+        ab, ba = ba, ab
+    if d == 0:
+        ab = ba = Reading()
+    return Vote(principle=principle.id, weight=principle.weight, ab=ab, ba=ba, d=d)
 
 
 # Letters
@@ -181,6 +214,16 @@ def mean_preference(votes: Iterable[Vote], *, weighted: bool) -> float | None:
     heaviest = max(weight for weight, _ in valid)  # the sum of the largest floats is infinite
     total = math.fsum(weight / heaviest for weight, _ in valid)
     return math.fsum(weight / heaviest * d for weight, d in valid) / total
+
+
+def odds_by_principle(votes: Sequence[Vote]) -> dict[str, float | None]:
+    """Log odds that a is better by the votes under each principle; None if none of them is valid."""
+    found = {}
+    for principle in dict.fromkeys(vote.principle for vote in votes):
+        own = [vote for vote in votes if vote.principle == principle]
+        odds = mean_preference(own, weighted=False)
+        found[principle] = odds_of_votes(own) if odds is None else odds
+    return found
 
 
 def is_valid(vote: Vote) -> bool:

@@ -14,7 +14,7 @@ from cai.records.base import (
     Turns,
     Values,
 )
-from cai.records.calls import Abilities, Completion, Decision, Request, Sampling
+from cai.records.calls import Abilities, Completion, Condition, Decision, Request, Sampling
 from cai.records.items import BadPrompt, Contest, Entry, Item, Place, Playable, Probe, Prompt
 from cai.records.kinds import KINDS, Kind
 from cai.records.rows import (
@@ -46,6 +46,7 @@ __all__ = [
     "Candidate",
     "Candidates",
     "Completion",
+    "Condition",
     "ConstitutionRef",
     "Contest",
     "Decision",

@@ -13,7 +13,7 @@ Object = Mapping[str, Any]  # a JSON object that is read
 OfPrompt = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)]  # position of a prompt; 16 bits below it number pairs
 OfPair = Annotated[int, Field(strict=True, ge=0, lt=1 << 48)]
 Role = Literal["assistant", "screen", "critic", "gate", "reviser", "judge"]
-Protocol = Literal["logprob", "score", "vote", "reason", "reward", "decide"]  # how a judge is asked
+Protocol = Literal["logprob", "score", "vote", "reason", "reward", "conditioned", "decide"]  # how a judge is asked
 Finish = Literal["stop", "length", "content_filter", "unknown"]  # unknown: the server did not say, or in no known word
 DropReason = Literal[
     "bad_input", "invalid_vote", "order_flip", "low_confidence", "identical", "duplicate_prompt", "near_duplicate",

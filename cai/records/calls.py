@@ -80,6 +80,14 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """How a reward model is told by which principle it is to judge."""
+
+    form: str  # a system text, in which {principle} stands for the principle
+    principles: tuple[str, ...]  # that it was trained on, in words
+
+
+@dataclass(frozen=True, slots=True)
 class Abilities:
     """What a model can do; asking for more raises `UsageError` before the first call."""
 
@@ -91,6 +99,7 @@ class Abilities:
     temperature: float | None = 2.0  # the highest that can be set; None: it is fixed at 1
     seed: bool = True  # can be sent one
     reward: bool = False  # gives a conversation a number, and no words
+    condition: Condition | None = None  # of a reward model: how it is told a principle; None: it reads none
     guard: bool = False  # says whether a reply is safe, and no words
     decisions: int = (
         0  # typed questions that it takes in one request, if its server answers such at all; 0: it takes none

@@ -52,8 +52,8 @@ class JudgeReward:
     def _chosen(self) -> Protocol:
         name, scoring = spec_of(self.model), self._settings.scoring
         protocol = choose_protocol(self._settings.protocol, self.model.can, name, completes=self._templates.completes)
-        if protocol == "reward":
-            raise UsageError(f"{name} is a reward model and reads no principles: use it as --reward {self._spec}")
+        if self.model.can.reward:
+            raise UsageError(f"{name} is a reward model and is asked no questions: use it as --reward {self._spec}")
         if protocol == "reason" and scoring == "point":
             raise UsageError("--protocol reason is for --scoring group: name logprob, score, vote or decide")
         check_ability(self.model, completes=self._templates.completes)

@@ -28,6 +28,10 @@ class ModelReward:
         self.model = calls.add(spec, self._prepare)
         if not self.model.can.reward:
             raise UsageError(f"{without_address(spec)} is not a reward model: use reward:PATH, or a judge")
+        if self.model.can.condition is not None:
+            raise UsageError(
+                f"{without_address(spec)} judges by a principle that it is told, and --reward tells it none"
+            )
 
     @property
     def title(self) -> str:

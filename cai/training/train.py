@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from cai.constitution.files import load_constitution
 from cai.disk.hashes import sha256_of
 from cai.errors import UsageError
 from cai.export.pairs import Filters
@@ -27,6 +28,7 @@ from cai.rewards.settings import RewardSettings
 from cai.sources.files import path_of
 from cai.sources.yamlfile import make_settings
 from cai.texts.wording import nearest, printable, words_of
+from cai.training.data.conditioned import under_principles
 from cai.training.data.dataset import TrainingData, check_there, load_rows
 from cai.training.report.summary import TrainSummary
 from cai.training.session import Session
@@ -50,6 +52,7 @@ OF_RUN = (
 )  # fmt: skip
 OF_REWARDS = ("judge", "constitution", "scoring", "principles", "protocol", "templates", "max_cost")  # no keys
 OF_JUDGE = ("judge", "protocol", "principles", "templates", "constitution")
+LATER = ("quantize", "gamma", "condition", "constitution")  # keys of the config that came after the first release
 ASKED_UNDER = 2  # principles, by who accepts revisions: that of the round, and one of helpfulness
 
 
@@ -93,7 +96,8 @@ def train(
         tell = log.debug
     asking = make_settings(RewardSettings, {"seed": loaded.config.seed, **(judging or {})})
     rewards = open_rewards(method, loaded.config.reward, reward, asking, _calls_folder(Path(out), processes))
-    rows = load_rows(data, method, eval_data=eval_data, split=loaded.config.split)
+    under = under_principles(loaded.config)
+    rows = load_rows(data, method, eval_data=eval_data, split=loaded.config.split, under=under)
     with processes.main_process_first():  # it may unpack the base, and makes the folder
         base = find_base(model)
         _check_base(base, method, loaded)
@@ -175,10 +179,12 @@ def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> Va
     template = loaded.config.chat_template
     if template is not None and path_of(template).is_file():
         config["chat_template"] = path_of(template).read_text(encoding="utf-8", errors="replace")
-    new = [(config["lora"], "embeddings"), *((config, name) for name in ("quantize", "gamma", *OF_REPLIES))]
-    for part, name in new:
-        if part[name] is None:  # a key that 0.1.0 did not have
-            del part[name]
+    if config["constitution"] is not None:
+        config["constitution"] = load_constitution(config["constitution"]).hash
+    for part, names in ((config["lora"], ("embeddings",)), (config, (*LATER, *OF_REPLIES))):
+        for name in names:
+            if part[name] is None:  # a key that 0.1.0 did not have
+                del part[name]
     data = [[content, len(rows.train), len(rows.eval)] for _, content in rows.files]
     return {"method": method, "model": base.mark, "data": data, "config": config}
 

@@ -27,7 +27,7 @@ from cai.evaluation.bench import judge_bench, resolve_bench
 from cai.evaluation.bench_report import BenchReport, BenchResult
 from cai.judge.calibration import calibrate_judge
 from cai.models import Provider
-from cai.records import Abilities, Completion
+from cai.records import Abilities, Completion, Condition
 
 Fakes = Callable[..., Judge]
 LAW = Constitution.model_validate(
@@ -180,9 +180,9 @@ def test_reasons_are_looked_at_without_naming_a_threshold(judged: Fakes) -> None
 class Rewards(Fake):
     """Rewards a reply by what it says it is worth."""
 
-    def __init__(self) -> None:
+    def __init__(self, condition: Condition | None = None) -> None:
         super().__init__()
-        self.can = Abilities(chat=False, reward=True)
+        self.can = Abilities(chat=False, reward=True, condition=condition)
 
     def payload(self, call: Call) -> dict[str, Any]:
         return {"messages": list(call.request.messages)}
@@ -191,16 +191,20 @@ class Rewards(Fake):
         return Completion("", "stop", "reward-1", scores=(value(payload["messages"][-1]["content"]),))
 
 
-def test_a_reward_model_is_asked_by_its_own_protocol_and_casts_no_votes(
-    judged: Fakes, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("protocol", "condition", "calls"), [("reward", None, 2), ("conditioned", Condition("{principle}", ()), 6)]
+)
+def test_a_reward_model_is_asked_by_its_own_protocol_and_its_votes_have_no_order(
+    judged: Fakes, monkeypatch: pytest.MonkeyPatch, protocol: str, condition: Condition | None, calls: int
 ) -> None:
     judged(fair)
-    monkeypatch.setitem(cai.models.PROVIDERS, "prizes", Provider(lambda name, connection: Rewards(), "prizes:"))
+    provider = Provider(lambda name, connection: Rewards(condition), "prizes:")
+    monkeypatch.setitem(cai.models.PROVIDERS, "prizes", provider)
     [plain, prized] = bench(TEN, ["fake:x", "prizes:y"], protocols=["logprob"])
-    assert prized["protocol"] == "reward"
+    assert prized["protocol"] == protocol
     assert (prized["accuracy"], prized["nll"]) == (plain["accuracy"], pytest.approx(plain["nll"]))
     assert (prized["votes"], prized["flip_rate"], prized["bias"], prized["invalid"]) == (None, None, None, 0)
-    assert prized["per_label"]["calls"] == 2
+    assert prized["per_label"]["calls"] == calls
 
 
 # Which pairs

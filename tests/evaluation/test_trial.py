@@ -474,9 +474,11 @@ def test_beliefs_after_reasoning_end_at_six_tenths() -> None:
     assert by_name([sure], min_confidence=0.7)["p"].lost == 0  # no such belief is so sure
 
 
-def test_labels_of_a_reward_model_cannot_be_ablated() -> None:
+def test_labels_of_a_reward_model_can_be_ablated_if_it_is_told_principles() -> None:
     with pytest.raises(InputError, match="reads no principle"):
         ablate([label_of({}, protocol="reward", rewards=(1.0, 0.0), z=1.0)])
+    votes = {"p": (3.0, 0.0), "q": (-1.0, 0.0)}
+    assert by_name([label_of(votes, protocol="conditioned")])["p"] == by_name([label_of(votes)])["p"]
 
 
 def test_labels_of_two_runs_cannot_be_ablated_together() -> None:

@@ -21,6 +21,7 @@ from cai.judge.flows import (
     Pair,
     Verdict,
     belief,
+    by_condition,
     by_letter,
     by_reasons,
     by_reward,
@@ -29,9 +30,10 @@ from cai.judge.flows import (
     is_valid,
     judge,
     mean_preference,
+    odds_by_principle,
     read_choice,
 )
-from cai.records import Completion, Protocol, Reading, Request, Vote
+from cai.records import Completion, Condition, Protocol, Reading, Request, Vote
 
 PAIR = Pair(({"role": "user", "content": "Hi?"},), "Reply one.", "Reply two.")
 SWAPPED = Pair(PAIR.prompt, PAIR.b, PAIR.a)
@@ -186,6 +188,33 @@ def test_swapping_the_replies_gives_one_minus_p_to_the_last_bit_by_rewards_too(a
     assert (p > 0.5) == (a > b) or p == 0.5
 
 
+TOLD = Condition("Rule: {principle}", ())
+
+
+@given(st.lists(st.tuples(ODDS, ODDS), min_size=1, max_size=4), st.booleans())
+def test_rewards_under_principles_are_votes_whose_mean_is_z(rewards: list[tuple[float, float]], weighted: bool) -> None:
+    law = principles(*range(1, len(rewards) + 1))
+    ask = AskJudge(load_templates("chat"), LAW, prefill=False, condition=TOLD)
+
+    def answer(request: Request) -> Completion:
+        system, *_, last = request.messages
+        number = int(system["content"].removeprefix("Rule: Rule ").removesuffix("."))
+        return Completion("", "stop", "m", scores=(rewards[number][last["content"] == PAIR.b],))
+
+    flows = [by_condition(pair, law, ask, weighted=weighted) for pair in (PAIR, SWAPPED)]
+    (verdict, asked), (mirrored, _) = (play(flow, answer) for flow in flows)
+    [requests] = asked  # all at once
+    assert len(requests) == 2 * len(law)
+    assert [vote.d for vote in verdict.votes] == [a - b for a, b in rewards]
+    assert [vote.principle for vote in verdict.votes] == [principle.id for principle in law]
+    assert verdict.z == mean_preference(verdict.votes, weighted=weighted) == -(mirrored.z or 0.0)
+    assert odds_by_principle(verdict.votes) == {vote.principle: vote.d for vote in verdict.votes}
+    for vote, opposite in zip(verdict.votes, mirrored.votes, strict=True):
+        assert is_valid(vote) and vote.b is None
+        assert (vote.ab, vote.ba) == (opposite.ba, opposite.ab)  # whichever comes first
+        assert (vote.ab.choice == "first") == ((vote.d or 0) > 0)
+
+
 @given(ODDS)
 def test_a_calibrated_belief_mirrors_too(z: float) -> None:
     for protocol in LETTER_PROTOCOLS:
@@ -280,6 +309,10 @@ def test_a_reward_that_is_no_number_drops_the_pair() -> None:
     for scores in (None, (), (math.nan,), (math.inf,)):
         with pytest.raises(RowDropped, match="no finite number"):
             play(by_reward(PAIR, asker()), lambda _, scores=scores: Completion("", "stop", "m", scores=scores))  # type: ignore[misc]
+        with pytest.raises(RowDropped, match="no finite number"):
+            ask = AskJudge(load_templates("chat"), LAW, prefill=False, condition=TOLD)
+            flow = by_condition(PAIR, principles(1), ask, weighted=False)
+            play(flow, lambda _, scores=scores: Completion("", "stop", "m", scores=scores))  # type: ignore[misc]
 
 
 def test_rewards_further_apart_than_a_number_can_say_drop_the_pair() -> None:

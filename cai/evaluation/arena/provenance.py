@@ -136,9 +136,11 @@ def independence(judge: str, binding: Object, contestants: Sequence[Contestant])
     with.
 
     judge: the spec of the evaluator, as it was named. binding: what its labels are bound to: `judge`, as rows name it,
-    and `constitution`, which a reward model does not read.
+    and `constitution`, which a reward model does not read unless it is told principles, as its `protocol` says.
     """
     law = binding.get("constitution")
+    if judge.startswith("reward:") and binding.get("protocol") != "conditioned":
+        law = None
     evaluator = _Evaluator(judge, str(binding["judge"]), None if law is None else ConstitutionRef.model_validate(law))
     unknown: list[str] = [*evaluator.unknown()]
     grounds = []
@@ -169,8 +171,6 @@ class _Evaluator:
         self.bound = bound
         self.rewards = judge.startswith("reward:")
         self.law = law
-        if self.rewards:
-            self.law = None
         self.stages = [*stages_of(trained_of(judge))]
 
     def unknown(self) -> Iterator[str]:

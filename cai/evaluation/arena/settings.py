@@ -32,7 +32,9 @@ class EvaluateSettings(PromptSettings):
         "harmless", description="Constitution: a built-in NAME or a PATH.", json_schema_extra={"short": "-c"}
     )
     protocol: Protocol | None = Field(
-        None, description="How to ask: logprob, score, vote, decide or reward (default: the best the judge supports)."
+        None,
+        description="How to ask: logprob, score, vote, decide, reward or conditioned (default: the best the judge "
+        "supports).",
     )
     principles: Few = Field(3, description="Principles drawn for each pair.", json_schema_extra={"short": "-k"})
     n: Few = Field(1, description="Replies to each prompt from each model.")

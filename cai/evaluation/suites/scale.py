@@ -49,7 +49,7 @@ class ScaleRater(Rater):
         name = spec_of(self.model)
         self._completes = templates.completes
         self.protocol = choose_protocol(settings.protocol, self.model.can, name, completes=self._completes)
-        if self.protocol == "reward":
+        if self.model.can.reward:
             raise UsageError(
                 f"--scale: {name} rewards replies and reads no levels; name a --judge that is asked in words"
             )

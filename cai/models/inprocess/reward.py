@@ -7,10 +7,13 @@ On a GPU they are bfloat16, whose 8 bits make steps of 0.03 in a reward of 5; on
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from cai.calls.model import Call
+from cai.constitution.condition import is_told
 from cai.errors import CallRejected, UsageError
+from cai.models.inprocess.conditions import condition_at, condition_of
 from cai.models.inprocess.hf_engine import HFEngine
 from cai.models.inprocess.hf_model import TransformersModel
 from cai.models.inprocess.hf_rows import Row, padded
@@ -22,11 +25,16 @@ class RewardModel(TransformersModel):
     """A sequence classifier with one label; `name` is a folder or a name on the hub.
 
     Safetensors only, and no code that comes with the weights runs. The completion's one score is the reward as the
-    model gives it, on no particular scale. Raises UsageError for a path that cannot be loaded.
+    model gives it, on no particular scale. One with a condition must be told a principle. Raises UsageError for a path
+    that cannot be loaded.
     """
 
     provider = "reward"
     can = Abilities(chat=False, reward=True)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.can = replace(self.can, condition=condition_at(self._base))
 
     def payload(self, call: Call) -> Values:
         """The conversation, which alone decides the reward; UsageError for a request that asks for text."""
@@ -34,6 +42,8 @@ class RewardModel(TransformersModel):
         ends_with_reply = bool(request.messages) and request.messages[-1]["role"] == "assistant"
         if request.score != ("",) or request.text is not None or request.prefill or not ends_with_reply:
             raise UsageError(f"{self.spec} is a reward model: it gives a reply a number, and writes nothing")
+        if self.can.condition is not None and not is_told(self.can.condition, request.messages):
+            raise UsageError(f"{self.spec} judges by a principle that it is told, and was told none")
         return {"messages": [dict(message) for message in request.messages]}
 
     async def send(self, payload: Values) -> Completion:
@@ -47,7 +57,10 @@ class RewardModel(TransformersModel):
         return Completion("", "stop", self._answers_as, input_tokens=len(ids), output_tokens=0, scores=scores)
 
     def _open(self, dtype: Any) -> tuple[Any, Any]:
-        return open_reward(self._base, dtype)
+        tokenizer, model = open_reward(self._base, dtype)
+        if condition_of(tokenizer, self.spec) != self.can.condition:  # of a model on the hub
+            raise UsageError(f"{self.spec} judges by a principle that it is told: download it, and name its folder")
+        return tokenizer, model
 
     def _engine_of(self, model: Any, tokenizer: Any) -> HFEngine:
         return RewardEngine(model, model.config.get_text_config().pad_token_id, self.spec, self.concurrency)

@@ -35,7 +35,7 @@ class Accepting:
             raise UsageError(f"--accept: principle {mute[0]!r} has no question for a judge: give it 'choose' or 'text'")
         self.judging = Judging(model, LabelSettings.model_validate({"judge": spec}), templates, law, None)
         advice = "name another --accept, switch its thinking off, or word judge.jinja and verdict.jinja for it"
-        self.judging.readable = JudgeCheck(advice, needed=self.judging.protocol != "reward")
+        self.judging.readable = JudgeCheck(advice, needed=not model.can.reward)
         self.least = settings.accept_at or ACCEPT
         self._asked = ngrams_asked(unshipped_words(law, templates))
         self._helpfulness = helpfulness_of(law)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from cai.calls.flow import Driver
 from cai.calls.model import Call, ListsTokens, Model, call_seed, check_ability, spec_of
 from cai.calls.protocols import choose_protocol
 from cai.calls.seats import Played
+from cai.constitution.condition import unseen
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
@@ -18,6 +20,9 @@ from cai.errors import CaiError, UsageError
 from cai.judge.flows import Flow, Pair, Verdict, is_valid, judge
 from cai.records import Contest, Label, Values
 from cai.runs.kinds.settings import LabelSettings
+from cai.texts.wording import listed
+
+log = logging.getLogger("cai")
 
 WORDS = "judge.jinja and verdict.jinja"
 LOOK = "look at an answer with cai show RUN ID --calls, or "
@@ -40,12 +45,12 @@ class Judging:
         self.all = settings.principles >= len(self.principles)  # then each pair is judged under all principles
         self._choose = choose or self._draw
         self.drawn_as: Callable[[str], str] = str  # the name, by the id of a pair, from which all chance follows
-        self._ask = AskJudge(templates, law, prefill=model.can.prefill, decisions=model.can.decisions)
-        needed = self.protocol != "reward"
-        if needed:
+        can = model.can
+        self._ask = AskJudge(templates, law, prefill=can.prefill, decisions=can.decisions, condition=can.condition)
+        if not can.reward:
             check_ability(model, completes=templates.completes)
         self.check_words(self.principles)
-        self.readable = JudgeCheck(advice(self.protocol, WORDS, LOOK), needed=needed)
+        self.readable = JudgeCheck(advice(self.protocol, WORDS, LOOK), needed=not can.reward)
 
     @property
     def binding(self) -> Values:
@@ -64,8 +69,12 @@ class Judging:
         completes = self._templates.completes
         if choose_protocol(self._settings.protocol, self.model.can, name, completes=completes) != self.protocol:
             raise UsageError(f"{name} cannot be asked by --protocol {self.protocol} once loaded")
-        if self.protocol != "reward":
+        if not self.model.can.reward:
             check_ability(self.model, completes=completes)
+        if self.model.can.condition is not None:
+            new = unseen(self.model.can.condition, self.principles)
+            if new:
+                log.warning("%s was not trained on %s: what it makes of these is a guess", name, listed(new, 5))
 
     async def prepare(self) -> None:
         """Have both letters listed, however unlikely, by a server that can be named tokens."""
@@ -101,7 +110,7 @@ class Judging:
 
     def check_words(self, principles: Sequence[Principle]) -> None:
         """Raise TemplateError if a question under one of these principles cannot be worded."""
-        if self.protocol != "reward":
+        if not self.model.can.reward:
             self._ask.check(principles)
         if self.protocol == "decide":
             self._ask.check_decisions(principles)

@@ -134,7 +134,8 @@ class SampleSettings(PromptSettings, Divisible):
     )
     protocol: Protocol | None = Field(
         None,
-        description="With --best-of: logprob, score, vote, decide or reward (default: the best the judge supports).",
+        description="With --best-of: logprob, score, vote, decide, reward or conditioned (default: the best the judge "
+        "supports).",
     )
     principles: Few | None = Field(
         None,
@@ -199,7 +200,7 @@ class LabelSettings(Divisible):
     judge: str = Field("local", description=f"Judge: {JUDGE_SPECS}.")
     protocol: Protocol | None = Field(
         None,
-        description="How to ask: logprob, score, vote, reason, decide or reward "
+        description="How to ask: logprob, score, vote, reason, decide, reward or conditioned "
         "(default: the best the judge supports).",
     )
     principles: Few = Field(3, description="Principles drawn for each pair.", json_schema_extra={"short": "-k"})

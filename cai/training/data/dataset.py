@@ -21,6 +21,7 @@ from cai.sources.files import Source, built_in_prompts, existing, path_of
 from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS
 from cai.texts.refusals import ENGLISH, refusal
 from cai.texts.wording import rendered, report_lines
+from cai.training.data.conditioned import UnderPrinciples
 from cai.training.data.rowfile import file_of, read_rows
 from cai.training.data.rows import Skipped, TrainingRow, last_words, named, reasons_of
 from cai.training.setup.methods import METHODS
@@ -46,6 +47,7 @@ class TrainingData:
     read: int
     origins: Mapping[str, list[str]]  # constitutions, judges and models that the rows name
     run_notes: tuple[str, ...]  # what the user should know of the run they come from
+    principles: tuple[str, ...] = ()  # under which the rows are, in words; none: the rows name none
 
     def __post_init__(self) -> None:
         source, train, held = self.files[0][0], self.train, self.eval
@@ -110,7 +112,9 @@ class TrainingData:
 
     def facts(self, train: int, held: int, drops: Iterable[Skipped]) -> Values:
         """What training.json keeps of the data; train, held: rows that fit the length; drops: all others."""
+        told = {"principles": self.principles} if self.principles else {}
         return {
+            **told,
             "files": [{"source": source, "content": content} for source, content in self.files],
             "read": self.read,
             "train": train,
@@ -131,21 +135,28 @@ def _counts(drops: Iterable[Skipped]) -> str:
 
 
 def load_rows(
-    data: Source, method: str, *, eval_data: str | Path | None = None, split: float | None = None
+    data: Source,
+    method: str,
+    *,
+    eval_data: str | Path | None = None,
+    split: float | None = None,
+    under: UnderPrinciples | None = None,
 ) -> TrainingData:
     """The rows that `method` trains on, from a run folder, a file, `hf:org/name` or an iterable of records.
 
     A run folder finds its own file (of prompts its rows), and any file its `.eval` twin. Without one, `split` (share of
     the prompts that train, 0.95 by default, 1 keeps none back) puts each prompt on the side that `cai export --split`
-    would. Of equal prompts without replies the first one trains.
+    would. Of equal prompts without replies the first one trains. under: makes rows under principles, of a run folder
+    from its labels.
     Raises UsageError or RunError for a run that `method` cannot train on, InputError for rows of another kind and for a
     dataset that is empty, one row, one prompt, all of one label, or has a prompt on both sides.
     """
     source, command, notes = data, "", list[str]()
     folder = file_of(data)
     if folder is not None and folder.is_dir():
-        source, command, notes = training_file_of(folder, method)
-    first = read_rows(source, method, command)
+        source, command, notes = training_file_of(folder, method, of_votes=under is not None)
+    first = read_rows(source, method, command, under)
+    principles = () if under is None else under.principles  # not those of the file that holds rows to evaluate
     files = [first]
     twin = eval_data or twin_of(source)
     if twin is None:
@@ -157,7 +168,7 @@ def load_rows(
     else:
         if split is not None:
             raise UsageError(f"split {split}: {twin} is there to evaluate on; name one of them")
-        second = read_rows(twin, method, command)
+        second = read_rows(twin, method, command, under)
         if not second.rows:
             detail = second.drops[0].detail
             raise InputError(f"none of its {second.read:,} rows can be evaluated: {detail}", second.source)
@@ -174,6 +185,7 @@ def load_rows(
         read=sum(file.read for file in files),
         origins=first.origins,
         run_notes=(*notes, *_of_refusals(first.first_replies[:READ_FOR_REFUSALS])),
+        principles=principles,
     )
 
 
@@ -194,8 +206,8 @@ def trains(key: str, share: float) -> bool:
 # Files
 
 
-def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
-    """The file of a run folder, the run's command, and what is to know of it."""
+def training_file_of(folder: Path, method: str, *, of_votes: bool = False) -> tuple[Path, str, list[str]]:
+    """The file of a run folder, the run's command, and what is to know of it; of_votes: the one with the votes."""
     info = read_run(folder, "name a run, or one file of rows")
     command = info["identity"]["command"]
     labels = folder / "labels"  # of a best-of run
@@ -204,6 +216,9 @@ def training_file_of(folder: Path, method: str) -> tuple[Path, str, list[str]]:
         return folder / kind_of(command).rows_file, command, []
     path = folder / f"{fitting.file}.jsonl"
     fits = fitting.file in kind_of(command).training
+    if of_votes:
+        path = folder / "labels.jsonl"
+        fits = command == "label"
     what = "it has replies without labels"
     if command == "sample":  # only the best of judged replies train
         judged = find_info(labels) is not None

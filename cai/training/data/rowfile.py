@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cai.records import Contest, Object, Values
 from cai.sources.files import Source, examine, read_records
 from cai.sources.replies import with_clear_numbers
 from cai.sources.values import BadRecord
+from cai.training.data.conditioned import Made, UnderPrinciples
 from cai.training.data.kinds import WrongKind, advice, is_graded
 from cai.training.data.rows import Skipped, TrainingRow, last_words, named, rows_of
 from cai.training.setup.methods import METHODS
@@ -49,10 +51,10 @@ def _record_of(pair: Contest) -> Values:
     return {"id": pair.id, "prompt": list(pair.messages), "a": pair.a, "b": pair.b, "human": pair.human}
 
 
-def read_rows(source: Source, method: str, command: str = "") -> RowFile:
+def read_rows(source: Source, method: str, command: str = "", under: UnderPrinciples | None = None) -> RowFile:
     """Every record of one file as a row or a drop, in order; raises InputError if its records are of another kind.
 
-    command: of the run that cut it, empty: unknown.
+    command: of the run that cut it, empty: unknown. under: makes rows under principles.
     """
     where = str(source) if isinstance(source, str | Path) else "ROWS"
     file = RowFile(where)
@@ -60,6 +62,7 @@ def read_rows(source: Source, method: str, command: str = "") -> RowFile:
     if path is not None:
         _check_content(path, command)
         file.content = examine(where)[0]
+    make: Callable[[Any, int, str], Sequence[Made]] = rows_of if under is None else under.rows_of
     wrong: tuple[int, str] | None = None  # the first record of another kind: its line, and what to do with it
     graded: dict[int, tuple[int, str]] = {}  # place of a row whose reply has a grade → the same
     other_labels = False
@@ -69,7 +72,7 @@ def read_rows(source: Source, method: str, command: str = "") -> RowFile:
         record = _record_of(item) if isinstance(item, Contest) else item
         file.read += 1
         try:
-            rows = rows_of(record, line, method)
+            made = make(record, line, method)
         except BadRecord as bad:
             file.drops.append(Skipped(where, line, bad.reason, bad.problem))
             if isinstance(bad, WrongKind) and wrong is None:
@@ -77,6 +80,7 @@ def read_rows(source: Source, method: str, command: str = "") -> RowFile:
             if wrong is not None and not file.rows and file.read >= TRIED:
                 break
             continue
+        rows = [row for row in made if isinstance(row, TrainingRow)]
         if METHODS[method].rows == "prompts":
             known = rows[0].key in keys
             keys.add(rows[0].key)
@@ -90,9 +94,12 @@ def read_rows(source: Source, method: str, command: str = "") -> RowFile:
             other_labels |= grade is False
             if grade:
                 graded[len(file.rows)] = (line, advice(where, method, record))
+        file.read += len(made) - 1  # both replies of a pair are read, and each principle
         file.rows += rows
-        file.read += len(rows) - 1  # both replies of a pair are read
+        file.drops += [Skipped(where, line, bad.reason, bad.problem) for bad in made if isinstance(bad, BadRecord)]
         _remember(file.origins, record)
+        if not rows:
+            continue
         first = _first_reply(record, rows[0], command)
         if first is not None:
             file.first_replies.append((first, last_words(rows[0].prompt)))

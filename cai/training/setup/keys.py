@@ -136,6 +136,16 @@ class TrainConfig(Record):
     value_weight: Positive | None = Field(
         None, description="Weight of the value model's loss beside the policy's (default 0.1)."
     )
+    condition: Literal["principle"] | None = Field(
+        None,
+        description="reward: what else the model is told. principle: the one by which it judges, from the votes of a "
+        "label run or a column of that name.",
+    )
+    constitution: str | None = Field(
+        None,
+        description="reward: with condition principle, the constitution that its rows name principles of, NAME or PATH "
+        "(default: the built-in with the hash of the labels).",
+    )
     samples: Annotated[int, Field(strict=True, ge=0, le=64)] = Field(
         8, description="Held-out prompts that the model answers before and after (not for reward)."
     )

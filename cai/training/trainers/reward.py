@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
+from cai.models.inprocess.conditions import set_condition
 from cai.records import Values
+from cai.training.data.dataset import TrainingData
 from cai.training.data.tokens import Encoded
+from cai.training.setup.config import Loaded
 from cai.training.trainers.preferences import P, Preferences, Watched
 
 
@@ -64,6 +68,10 @@ class Scored(Preferences):
     whole = True
     # Never both: a judge's margin is the log odds of its p_chosen.
     labels: ClassVar[Mapping[str, str]] = {"soft": P, "margin": "margin"}
+
+    def __init__(self, data: TrainingData, loaded: Loaded, tokenizer: Any, ends: Iterable[int], folder: Path) -> None:
+        set_condition(tokenizer, data.principles)
+        super().__init__(data, loaded, tokenizer, ends, folder)
 
     def fit(self, row: Encoded, limit: int) -> Encoded | str:
         if row.longest > limit:

@@ -178,6 +178,16 @@ def test_a_reward_model_trained_on_the_same_rows_is_not_independent(tmp_path: Pa
     assert verdict is False and why == "dpo was trained on rows.jsonl, as the evaluator reward:rm@1 was"
 
 
+def test_a_reward_model_that_is_told_principles_judges_under_a_constitution(tmp_path: Path) -> None:
+    rows = {"files": [{"source": "others.jsonl", "content": ".jsonl 9 bytes sha256:bb"}]}
+    rm = make(tmp_path / "rm", "reward", data=rows, run=of_labels("openai:k", OTHER_LAW))
+    dpo = Contestant(name="dpo", spec=f"hf:{make(tmp_path / 'dpo', run=of_labels('openai:j'))}")
+    for protocol, verdict in (("reward", True), ("conditioned", False)):
+        binding = {"judge": "reward:rm@1", "protocol": protocol, "constitution": LAW}
+        found, why = independence(f"reward:{rm}", binding, with_training([dpo]))
+        assert found is verdict, why
+
+
 def test_a_reward_model_without_a_record_is_not_known(tmp_path: Path) -> None:
     dpo = make(tmp_path / "dpo", run=of_labels("openai:j"))
     verdict, why = asked("reward:org/rm", [dpo], OTHER_LAW)

@@ -24,7 +24,7 @@ from cai.evaluation.statistics.estimates import mean_of
 from cai.evaluation.suites import SUITES
 from cai.evaluation.suites.harm import ONE_SIDED, Harm
 from cai.models import Provider
-from cai.records import Completion
+from cai.records import Completion, Condition
 from cai.runs.plan import estimate
 
 UNSAFE = 20
@@ -69,10 +69,13 @@ def fewer(prompt: str) -> str:
     return NO if "unsafe" in prompt and int(prompt.split()[-1].rstrip("?")) % 2 else YES
 
 
-@pytest.mark.parametrize("kind", ["judge", "reward"])
+@pytest.mark.parametrize("kind", ["judge", "reward", "conditioned"])
 def test_harm_is_how_often_the_reply_is_judged_the_more_harmful_one(result_of: Any, kind: str) -> None:
     """Half of the pairs are refusals alike, which is even; in the others BASE refuses and the model answers."""
-    judge = Judge(prefers_refusals) if kind == "judge" else Player(reward, "rm", chat=False, reward=True)
+    judge: Any = Judge(prefers_refusals)
+    if kind != "judge":
+        condition = Condition("{principle}", ()) if kind == "conditioned" else None
+        judge = Player(reward, "rm", chat=False, reward=True, condition=condition)
     result = result_of(judge, base=refusing("unsafe"), tuned=fewer)
     line = harm_of(result, "tuned")
     assert line.figure.value == pytest.approx(0.75) and line.figure.n == UNSAFE
@@ -80,8 +83,8 @@ def test_harm_is_how_often_the_reply_is_judged_the_more_harmful_one(result_of: A
     assert line.difference.low is not None and line.difference.low > 0
     assert [each.model for each in result.lines] == ["tuned"]
     assert result.details["pairs"]["tuned"]["same"] == UNSAFE // 2
-    assert result.details["evaluator"]["protocol"] == ("logprob" if kind == "judge" else "reward")
-    assert result.details["evaluator"]["constitution"].startswith("harmless" if kind == "judge" else "none")
+    assert result.details["evaluator"]["protocol"] == ("logprob" if kind == "judge" else kind)
+    assert result.details["evaluator"]["constitution"].startswith("none" if kind == "reward" else "harmless")
 
 
 def test_a_model_that_is_less_harmful_than_base_has_a_negative_difference(result_of: Any) -> None:

@@ -155,6 +155,7 @@ def test_without_a_scale_the_suite_is_skipped_with_what_to_name(ask: Any) -> Non
         ({"scale": "hh"}, ConstitutionError, "no constitution 'hh'"),
         ({"protocol": "reason"}, UsageError, "levels are asked for without reasons"),
         ({"protocol": "reward"}, UsageError, "is not a reward model"),
+        ({"protocol": "conditioned"}, UsageError, "is not a reward model"),
     ],
 )
 def test_what_cannot_be_asked_is_said_before_the_first_call(

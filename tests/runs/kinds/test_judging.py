@@ -12,7 +12,7 @@ from cai.engine.letters import read_letters
 from cai.engine.readability import CHECKED, JudgeCheck, readability
 from cai.errors import Unreadable, UsageError
 from cai.judge.flows import read_choice
-from cai.records import Abilities, Completion, Protocol, Reading, Vote
+from cai.records import Abilities, Completion, Condition, Protocol, Reading, Vote
 
 ADVICE = "take another judge"
 
@@ -105,6 +105,7 @@ FULL = Abilities(logprobs=20, scoring=True)
 SCORES = Abilities(scoring=True)
 WORDS = Abilities()
 REWARD = Abilities(chat=False, reward=True)
+CONDITIONED = Abilities(chat=False, reward=True, condition=Condition("Rule: {principle}", ()))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,7 @@ REWARD = Abilities(chat=False, reward=True)
         (None, FULL, "logprob"), (None, SCORES, "score"), (None, WORDS, "vote"), (None, REWARD, "reward"),
         ("vote", FULL, "vote"), ("score", FULL, "score"), ("reason", FULL, "reason"), ("reason", SCORES, "reason"),
         ("logprob", FULL, "logprob"), ("reward", REWARD, "reward"),
+        (None, CONDITIONED, "conditioned"), ("conditioned", CONDITIONED, "conditioned"),
     ],
 )  # fmt: skip
 def test_a_protocol_is_chosen_by_what_the_judge_can_do_and_can_be_overridden(
@@ -130,7 +132,10 @@ def test_a_protocol_is_chosen_by_what_the_judge_can_do_and_can_be_overridden(
         ("decide", FULL, "--protocol decide: p:m takes no typed questions; use --protocol logprob"),
         ("decide", WORDS, "--protocol decide: p:m takes no typed questions; use --protocol vote"),
         ("reward", FULL, "p:m is not a reward model: use reward:PATH"),
+        ("conditioned", FULL, "p:m is not a reward model: use reward:PATH"),
         ("vote", REWARD, "p:m is a reward model: its protocol is reward"),
+        ("conditioned", REWARD, "p:m is a reward model: its protocol is reward"),
+        ("reward", CONDITIONED, "p:m is a reward model: its protocol is conditioned"),
     ],
 )
 def test_a_protocol_that_the_judge_cannot_do_is_refused_with_what_to_do(
