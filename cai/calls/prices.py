@@ -14,7 +14,12 @@ from typing import NamedTuple
 from cai.calls.live import Live
 from cai.calls.model import Model, Priced
 from cai.errors import BudgetReached, UsageError
-from cai.records import Completion, Usage
+from cai.records import Completion, Request, Usage
+
+# English text under the tokenizers of 2024–2026; others need up to four times as many tokens.
+CHARACTERS_PER_TOKEN = 4.0
+TOKENS_PER_MESSAGE = 4  # role markers
+TYPICAL_ANSWER = 0.5  # of max_tokens
 
 
 @dataclass
@@ -124,6 +129,14 @@ def cap_in_words(cap: float, spent: float, worst: float) -> str:
         f"--max-cost {cap:g} USD: {spent:.4f} spent, and the next call could cost {worst:.4f}; "
         "what was finished is kept, run the same command with a higher cap to go on"
     )
+
+
+def count_tokens(request: Request) -> int:
+    """About how many tokens a request has."""
+    texts = [turn["content"] for turn in request.messages] if request.text is None else [request.text]
+    texts += [decision.instructions for decision in request.decisions]
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return round(size / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE * len(texts)
 
 
 @dataclass

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from cai.calls.model import spec_of
+from cai.calls.prices import CHARACTERS_PER_TOKEN, TYPICAL_ANSWER
 from cai.models import provider_of, speed_of
 from cai.records import Object, Record, Values
-from cai.runs.rehearsal import CHARACTERS_PER_TOKEN, TYPICAL_ANSWER, Counts, Plannable, rehearse
+from cai.runs.rehearsal import Counts, Plannable, rehearse
 from cai.runs.run import Run
 from cai.texts.wording import plural, report_lines
 from cai.weights.embedded import missing_weights

@@ -14,7 +14,7 @@ from cai.calls.decisions import undecided
 from cai.calls.earlier import Earlier
 from cai.calls.flow import Driver
 from cai.calls.model import Model
-from cai.calls.prices import Price, Tally
+from cai.calls.prices import CHARACTERS_PER_TOKEN, TYPICAL_ANSWER, Price, Tally, count_tokens
 from cai.calls.seats import Seat
 from cai.engine.screen import BASELINE
 from cai.errors import CallRejected, RowDropped
@@ -25,10 +25,6 @@ from cai.runs.batching import FLOWS
 from cai.runs.resume.answered import Answered
 from cai.runs.run import Run
 
-# English text under the tokenizers of 2024–2026; others need up to four times as many tokens.
-CHARACTERS_PER_TOKEN = 4.0
-TOKENS_PER_MESSAGE = 4  # role markers
-TYPICAL_ANSWER = 0.5  # of max_tokens
 EVEN = math.log(0.5)
 UNLIKELY = -99.0
 Counts = dict[str, Counter[str]]  # the figures by player
@@ -223,11 +219,3 @@ def _stand_ins(run: Run[Any], counts: Counts, share: float, requests: set[Any], 
                 driver.earlier.twins = run.twins(folder.info)
         drivers.append(driver)
     return drivers
-
-
-def count_tokens(request: Request) -> int:
-    """About how many tokens a request has."""
-    texts = [turn["content"] for turn in request.messages] if request.text is None else [request.text]
-    texts += [decision.instructions for decision in request.decisions]
-    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-    return round(size / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE * len(texts)
