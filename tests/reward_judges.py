@@ -74,7 +74,7 @@ class Rater(Player):
         return super().payload(call) | {"decisions": decisions}
 
     def _answer(self, payload: dict[str, Any]) -> Completion:
-        text = payload["messages"][-1]["content"]
+        text = payload["messages"][0]["content"]  # after reasons the question is not in the last
         if payload["decisions"]:
             answers = [self._decided(text, *decision) for decision in payload["decisions"]]
             return Completion(json.dumps(answers), "stop", "rater-1", 100, 1)

@@ -55,6 +55,10 @@ class RewardCalls:
         self._prepare.setdefault(spec, []).append(prepare)
         return self._models[spec]
 
+    def price(self, spec: str) -> Price | None:
+        """What the tokens of a model cost; None if that is not known."""
+        return self._prices[spec]
+
     async def play(self, spec: str, row: str, flow: Flow[T]) -> Played[T]:
         """Play a flow against a model, whose answers are on disk when it ends; `row` names what it is about.
 

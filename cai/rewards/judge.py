@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cai.calls.model import ListsTokens, check_ability, spec_of
-from cai.calls.prices import Tally
+from cai.calls.prices import Price, Tally
 from cai.calls.protocols import choose_protocol
 from cai.calls.seats import Flow, Played
 from cai.constitution.draw import draw
@@ -17,13 +17,14 @@ from cai.engine.ask_judge import AskJudge
 from cai.engine.ask_keeps import AskKeeps
 from cai.engine.readability import JudgeCheck, advice
 from cai.engine.templates.sets import load_templates
-from cai.errors import CaiError, UsageError
-from cai.records import Message, Protocol, Reading, Values
+from cai.errors import UsageError
+from cai.records import Message, Protocol, Reading, Turns, Values
 from cai.rewards.calls import RewardCalls, settled
 from cai.rewards.completions import Completions
 from cai.rewards.reward import Rated, groups_of, reply_id
 from cai.rewards.scoring import ByGroup, ByPoint, Group, Scoring
 from cai.rewards.settings import Law
+from cai.sources.conversations import prompt_hash
 
 
 class JudgeReward:
@@ -117,6 +118,21 @@ class JudgeReward:
         )
         return list(itertools.chain.from_iterable(rated))
 
+    def rehearsed(self, prompt: Turns, reply: str, replies: int) -> tuple[Flow[Any], int]:
+        """What is asked about so many replies to a prompt that are as long as this one: a flow, and how often."""
+        id = prompt_hash(prompt)
+        return self.scoring.rehearsed(Group(id, prompt, [reply], self._principles(id)), replies)
+
+    @property
+    def price(self) -> Price | None:
+        """What its tokens cost; None if that is not known."""
+        return self._calls.price(self._spec)
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest answer in words."""
+        return self._settings.max_tokens
+
     def most_calls(self, replies: int) -> int:
         """How many calls so many replies to one prompt take at most."""
         return self.scoring.most_calls(replies, min(self._settings.principles, len(self.principles)))
@@ -141,7 +157,7 @@ class JudgeReward:
         await self._readable.admitted(position)
         try:
             played = await self._calls.play(self._spec, row, flow)
-        except CaiError:
+        except BaseException:  # whoever waits to be admitted must not wait for ever
             self._readable.leave(position)
             raise
         for reading in readings(played.result):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
+from typing import Any
 
 from cai.calls.model import spec_of
-from cai.calls.prices import Tally
+from cai.calls.prices import Price, Tally
+from cai.calls.seats import Flow
 from cai.engine.ask_judge import AskJudge
 from cai.errors import RowDropped, UsageError
 from cai.models.specs import without_address
-from cai.records import Completion, Message, Request, Values
+from cai.records import Completion, Message, Request, Turns, Values
 from cai.rewards.calls import RewardCalls, settled
 from cai.rewards.completions import Completions
 from cai.rewards.reward import Rated, groups_of, reply_id
@@ -21,6 +23,8 @@ class ModelReward:
 
     Texts that look like control tokens are texts to it. A reply that exceeds its context is unknown, never cut.
     """
+
+    max_tokens = 1  # of an answer: it writes nothing
 
     def __init__(self, name: str, calls: RewardCalls, completions: Completions, spec: str) -> None:
         self.name = name
@@ -47,6 +51,15 @@ class ModelReward:
     def tally(self) -> Tally:
         """What happened to its calls."""
         return self._calls.tally
+
+    def rehearsed(self, prompt: Turns, reply: str, replies: int) -> tuple[Flow[Any], int]:
+        """What is asked about so many replies to a prompt that are as long as this one: a flow, and how often."""
+        return _score(prompt, reply), replies
+
+    @property
+    def price(self) -> Price | None:
+        """What its tokens cost; None if that is not known."""
+        return self._calls.price(self._spec)
 
     async def _prepare(self) -> None:
         """Nothing is left to do once it is loaded."""

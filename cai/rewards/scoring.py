@@ -63,6 +63,9 @@ class Scoring(Protocol):
     def most_calls(self, replies: int, principles: int) -> int:
         """How many calls the replies to one prompt take at most."""
 
+    def rehearsed(self, group: Group, replies: int) -> tuple[Flow[Any], int]:
+        """What is asked about the one reply of a group, and how often if it had so many of that length."""
+
     async def rate(self, play: Play, group: Group) -> list[Rated]:
         """Rate the replies; play: plays a flow, by a name of what it is about and by what reads its result."""
 
@@ -89,6 +92,10 @@ class ByPoint:
     def most_calls(self, replies: int, principles: int) -> int:
         """How many calls the replies to one prompt take at most."""
         return replies * math.ceil(principles / self.at_once)
+
+    def rehearsed(self, group: Group, replies: int) -> tuple[Flow[Any], int]:
+        """What is asked about the one reply of a group, and how often if it had so many of that length."""
+        return self.ask.flow(group.prompt, group.replies[0], group.principles), replies
 
     async def rate(self, play: Play, group: Group) -> list[Rated]:
         """Rate each reply."""
@@ -133,6 +140,11 @@ class ByGroup:
         per_order = {"vote": WAVES * principles, "reason": 2 * principles}
         return 2 * len(circle(replies)) * per_order.get(self.protocol, math.ceil(principles / self.at_once))
 
+    def rehearsed(self, group: Group, replies: int) -> tuple[Flow[Any], int]:
+        """What is asked about the one reply of a group, and how often if it had so many of that length."""
+        [reply] = group.replies
+        return self._flow(group, reply, f"{reply}."), len(circle(replies))
+
     async def rate(self, play: Play, group: Group) -> list[Rated]:
         """Rate the replies by their comparisons."""
         # In one order for any group: a pair is asked about with the same seeds whichever neighbour comes first.
@@ -147,11 +159,13 @@ class ByGroup:
         rated = {text: _mean_of(text, of_text[text], places) for text in texts}
         return [rated[reply.strip()] for reply in group.replies]
 
-    async def _compared(self, play: Play, group: Group, a: str, b: str) -> Comparison:
+    def _flow(self, group: Group, a: str, b: str) -> Flow[Verdict]:
         pair = Pair(group.prompt, a, b)
-        flow = judge(pair, group.principles, self.ask, self.protocol, score=self.score, weighted=self.weighted)
+        return judge(pair, group.principles, self.ask, self.protocol, score=self.score, weighted=self.weighted)
+
+    async def _compared(self, play: Play, group: Group, a: str, b: str) -> Comparison:
         try:
-            played = await play(reply_id(group.id, a, b), flow, _of_verdict)
+            played = await play(reply_id(group.id, a, b), self._flow(group, a, b), _of_verdict)
         except RowDropped as dropped:
             return Comparison(a, b, None, (), dropped.calls, str(dropped))
         verdict: Verdict = played.result

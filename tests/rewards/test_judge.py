@@ -175,6 +175,16 @@ def test_hostile_texts_are_shown_as_texts_and_kept(tmp_path: Path, scoring: str)
     assert {line["reply"] for line in lines(tmp_path)} == set(HOSTILE)
 
 
+def test_an_error_that_nobody_expects_ends_the_call(tmp_path: Path) -> None:
+    class Broken(Rater):
+        def _answer(self, payload: dict[str, Any]) -> Completion:
+            raise ZeroDivisionError
+
+    reward = judge(tmp_path, Broken(), law(1, 1, 1))
+    with pytest.raises(ZeroDivisionError):
+        rewards(reward, [f"+1 {number}" for number in range(50)])
+
+
 def test_several_prompts_come_as_one_batch(tmp_path: Path) -> None:
     reward = judge(tmp_path, Rater(), scoring="group")
     prompts = [user("How?")] * 2 + [user("Why?")] * 2
