@@ -9,11 +9,9 @@ import dataclasses
 import pkgutil
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from cai.errors import LossNotFinite, UsageError
@@ -28,22 +26,10 @@ from cai.training.setup.opening import Stopper
 from cai.training.setup.plan import Plan
 from cai.training.setup.trackers import check_trackers
 from cai.training.trainers.averages import Averaged
+from cai.training.trainers.watch import Watch
 from cai.weights.vendors import silence_libraries
 
 Progress = Callable[[Object], None]
-
-WATCHED = (
-    "entropy", "rewards/chosen", "rewards/margins", "logps/chosen", "eval_rewards/margins", "eval_logps/chosen",
-)  # fmt: skip
-# Entries of the log that are averaged: one batch of a few rows is noise. At TRL's 10 steps an entry, 50 steps.
-WINDOW = 5
-# The chosen replies cost a tenth more nats than under the reference, or than before the first step, whatever their
-# length: at 1 nat a token, a perplexity of 3.0 where it was 2.7. Their fall as such is common (Pal et al. 2024, arXiv
-# 2402.13228; Razin et al. 2024, arXiv 2410.08847), and its cause, the loss of differences, has a remedy: the NLL
-# beside it.
-FALL = 0.1
-# Half the entropy: the effective number of next tokens, e^H, has shrunk to its square root.
-ENTROPY = 0.5
 
 
 def arguments(plan: Plan, config: TrainConfig, out: Path, *, evaluates: bool) -> Values:
@@ -210,73 +196,3 @@ def _memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-class Watch:
-    """Warns of what a training's log shows, entry by entry.
-
-    beta: of the gain over a reference; None or 0: there is none, and held-out replies show a fall. A resumed training
-    is compared with the start of its first session, which its checkpoint has.
-    """
-
-    def __init__(self, beta: float | None = None) -> None:
-        self._beta = beta
-        self._values: dict[str, list[float]] = defaultdict(list)
-        self._kinds: set[str] = set()  # of warnings so far
-
-    def see(self, step: int, metrics: Object) -> list[str]:
-        """Warnings that this entry gives rise to, each kind once in a training."""
-        for name in WATCHED:
-            if name in metrics:
-                self._values[name].append(metrics[name])
-        warnings = []
-        likelihood = self._likelihood() if self._beta else self._held_out()
-        for kind, text in (("likelihood", likelihood), ("entropy", self._entropy())):
-            if text is not None and kind not in self._kinds:
-                self._kinds.add(kind)
-                warnings.append(f"step {step}: {text}")
-        return warnings
-
-    def _means(self, name: str) -> tuple[float, float] | None:
-        """Of the first and of the last WINDOW entries; None as long as these are the same."""
-        values = self._values[name]
-        if len(values) <= WINDOW:
-            return None
-        return fmean(values[:WINDOW]), fmean(values[-WINDOW:])
-
-    def _likelihood(self) -> str | None:
-        chosen, margins, logps = (self._means(name) for name in ("rewards/chosen", "rewards/margins", "logps/chosen"))
-        if not (self._beta and chosen and margins and logps):
-            return None
-        fall = -chosen[1] / self._beta  # nats a reply: TRL's reward is β·(log π − log π_ref)
-        before = -logps[1] - fall
-        if fall <= FALL * before or margins[1] <= margins[0]:
-            return None
-        return (
-            f"margins rise ({margins[0]:.3g} to {margins[1]:.3g}) while the chosen replies become less probable: "
-            f"{fall:.1f} nats a reply under the reference, {fall / before:.0%}. The model unlearns both replies: give "
-            "the NLL more weight, raise beta, or lower the learning rate"
-        )
-
-    def _held_out(self) -> str | None:
-        """The same of evaluations, which are all of the same replies, as the steps are not."""
-        margins, logps = self._values["eval_rewards/margins"], self._values["eval_logps/chosen"]
-        if len(logps) < 2:
-            return None
-        fall = logps[0] - logps[-1]
-        if fall <= FALL * -logps[0] or margins[-1] <= margins[0]:
-            return None
-        return (
-            f"margins rise ({margins[0]:.3g} to {margins[-1]:.3g}) while the chosen replies become less probable: "
-            f"{fall:.1f} nats a held-out reply since the first evaluation, {fall / -logps[0]:.0%}. The model unlearns "
-            "both replies: give the NLL more weight, or lower the learning rate"
-        )
-
-    def _entropy(self) -> str | None:
-        means = self._means("entropy")
-        if not means or means[1] >= ENTROPY * means[0]:
-            return None
-        return (
-            f"entropy fell from {means[0]:.3g} to {means[1]:.3g} nats a token: replies will repeat each other; "
-            "stop earlier, or lower the learning rate"
-        )

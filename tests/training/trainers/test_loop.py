@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.training.trainers.loop import FALL, WINDOW, Watch
+from cai.training.trainers.watch import FALL, WINDOW, Watch
 
 
 def told(watch: Watch, entries: list[dict[str, Any]]) -> list[str]:
