@@ -1,4 +1,4 @@
-"""Warns of what a training's log shows: replies that become less probable, and choices that become fewer."""
+"""Warns of what a training's log shows, such as replies that become less probable, or longer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from statistics import fmean
 
 from cai.records import Object
 
+LENGTH, ALIKE = "completions/mean_length", "frac_reward_zero_std"  # of the model's own replies
 WATCHED = (
     "entropy", "rewards/chosen", "rewards/margins", "logps/chosen", "eval_rewards/margins", "eval_logps/chosen",
+    LENGTH, ALIKE,
 )  # fmt: skip
 # Entries of the log that are averaged: one batch of a few rows is noise. At TRL's 10 steps an entry, 50 steps.
 WINDOW = 5
@@ -17,6 +19,10 @@ WINDOW = 5
 # 2402.13228; Razin et al. 2024, arXiv 2410.08847), and its cause, the loss of differences, has a remedy: the NLL
 # beside it.
 FALL = 0.1
+# Twice the tokens: rewards that like length are pleased by it alone (Singhal et al. 2023, arXiv 2310.03716).
+GROWTH = 2.0
+# In most groups no reply is better than another, so most of a step is spent on nothing.
+MOSTLY = 0.8
 # Half the entropy: the effective number of next tokens, e^H, has shrunk to its square root.
 ENTROPY = 0.5
 
@@ -40,7 +46,13 @@ class Watch:
                 self._values[name].append(metrics[name])
         warnings = []
         likelihood = self._likelihood() if self._beta else self._held_out()
-        for kind, text in (("likelihood", likelihood), ("entropy", self._entropy())):
+        texts = {
+            "likelihood": likelihood,
+            "entropy": self._entropy(),
+            "length": self._length(),
+            "alike": self._alike(),
+        }
+        for kind, text in texts.items():
             if text is not None and kind not in self._kinds:
                 self._kinds.add(kind)
                 warnings.append(f"step {step}: {text}")
@@ -88,4 +100,22 @@ class Watch:
         return (
             f"entropy fell from {means[0]:.3g} to {means[1]:.3g} nats a token: replies will repeat each other; "
             "stop earlier, or lower the learning rate"
+        )
+
+    def _length(self) -> str | None:
+        means = self._means(LENGTH)
+        if not means or means[1] < GROWTH * means[0]:
+            return None
+        return (
+            f"replies grew from {means[0]:.0f} to {means[1]:.0f} tokens: the reward may like length and nothing else; "
+            'add a penalty, as in --reward "1.0:judge,0.5:length", or raise beta'
+        )
+
+    def _alike(self) -> str | None:
+        means = self._means(ALIKE)
+        if not means or means[1] < MOSTLY:
+            return None
+        return (
+            f"in {means[1]:.0%} of the groups all replies got the same reward, and nothing is learnt from them: raise "
+            "generations or temperature, or take a reward that tells them apart"
         )

@@ -67,6 +67,17 @@ def test_half_the_entropy_is_told_and_one_odd_batch_is_not() -> None:
     assert told(Watch(), [low] * 30) == []
 
 
+def test_replies_that_grow_and_groups_without_a_better_reply_are_told() -> None:
+    short, long = {"completions/mean_length": 20.0}, {"completions/mean_length": 41.0}
+    [line] = told(Watch(), [short] * 10 + [long] * 10)
+    assert "replies grew from 20 to 41 tokens" in line
+    assert told(Watch(), [long] * 30) == []
+    equal, various = {"frac_reward_zero_std": 0.9}, {"frac_reward_zero_std": 0.2}
+    [line] = told(Watch(), [equal] * 10)
+    assert "in 90% of the groups all replies got the same reward" in line
+    assert told(Watch(), [various] * 30) == []
+
+
 def test_nothing_is_told_before_there_is_enough_to_compare() -> None:
     watch = Watch(beta=0.1)
     assert told(watch, [entry(-90.0, 0.1 * i) | {"entropy": 1.0} for i in range(WINDOW)]) == []
