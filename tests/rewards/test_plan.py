@@ -14,8 +14,11 @@ from cai.rewards.plan import estimate
 from cai.rewards.reward import Weighted
 
 ANYHOW: list[dict[str, Any]] = [
-    {"logprobs": 20}, {"logprobs": 0, "scoring": True}, {"logprobs": 0, "decisions": 2, "decides": True}, {"logprobs": 0},
-]  # fmt: skip
+    {"logprobs": 20},
+    {"logprobs": 0},
+    {"logprobs": 0, "scoring": True},
+    {"logprobs": 0, "decisions": 2, "decides": True},
+]
 WAYS = [("group", {"protocol": "reason"}), *((scoring, how) for scoring in ("point", "group") for how in ANYHOW)]
 
 
