@@ -128,31 +128,31 @@ def by_votes(pair: Pair, principles: Sequence[Principle], ask: AskJudge) -> Flow
 def by_reward(pair: Pair, ask: AskJudge) -> Flow:
     """Ask a reward model for both replies; the log odds are the difference (Bradley and Terry 1952)."""
     answers = yield [ask.reward(pair.prompt, reply) for reply in (pair.a, pair.b)]
-    a, b = map(_reward_in, answers)
-    return Verdict((), _difference(a, b), (a, b))
+    a, b = map(reward_in, answers)
+    return Verdict((), _finite(a - b), (a, b))
 
 
 def by_condition(pair: Pair, principles: Sequence[Principle], ask: AskJudge, *, weighted: bool) -> Flow:
     """Ask a reward model for both replies under each principle, whose vote is the difference; there are no orders."""
     prompts = [ask.told(pair.prompt, principle) for principle in principles]
     answers = yield [ask.reward(prompt, reply) for reply in (pair.a, pair.b) for prompt in prompts]
-    rewards = list(map(_reward_in, answers))
+    rewards = list(map(reward_in, answers))
     votes = []
     for principle, a, b in zip(principles, rewards, rewards[len(principles) :], strict=False):
-        votes.append(_vote_of(principle, _difference(a, b)))
+        votes.append(_vote_of(principle, _finite(a - b)))
     return Verdict(tuple(votes), mean_preference(votes, weighted=weighted))
 
 
-def _reward_in(answer: Completion) -> float:
+def reward_in(answer: Completion) -> float:
+    """The number of a reward model; RowDropped for one that is not finite."""
     [reward] = answer.scores or (math.nan,)
-    return reward
+    return _finite(reward)
 
 
-def _difference(a: float, b: float) -> float:
-    """The difference of two rewards; RowDropped unless they are finite."""
-    if not all(map(math.isfinite, (a, b, a - b))):
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
         raise RowDropped("model_error", "judge", "the reward model gave no finite number")
-    return a - b
+    return value
 
 
 def _vote_of(principle: Principle, d: float) -> Vote:

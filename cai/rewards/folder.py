@@ -28,7 +28,8 @@ def opened(folder: Path, settings: RewardSettings) -> Iterator[JudgeReward | Mod
     """
     calls, completions = RewardCalls(folder, settings), Completions(folder)
     reward: JudgeReward | ModelReward
-    if open_model(settings.judge, settings.connection).can.reward:
+    can = open_model(settings.judge, settings.connection).can
+    if can.reward and can.condition is None:
         reward = ModelReward("reward", calls, completions, settings.judge)
     else:
         reward = JudgeReward("judge", calls, completions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from cai.errors import UsageError
 from cai.records import Message, Protocol, Reading, Turns, Values
 from cai.rewards.calls import RewardCalls, settled
 from cai.rewards.completions import Completions
+from cai.rewards.conditioned import AskConditioned
 from cai.rewards.reward import Rated, groups_of, reply_id
 from cai.rewards.scoring import ByGroup, ByPoint, Group, Scoring
 from cai.rewards.settings import Law
@@ -47,14 +49,20 @@ class JudgeReward:
         self.scoring.check(self.principles)
         each = self.scoring.readings * min(settings.principles, len(self.principles))
         what_to_do = advice(self.protocol, self.scoring.words)
-        self._readable = JudgeCheck(what_to_do, wanted=self.scoring.wanted, unit="answers", each=each)
+        self._readable = JudgeCheck(
+            what_to_do, wanted=self.scoring.wanted, unit="answers", each=each, needed=not self.model.can.reward
+        )
         self._asked = itertools.count()
 
     def _chosen(self) -> Protocol:
         name, scoring = spec_of(self.model), self._settings.scoring
         protocol = choose_protocol(self._settings.protocol, self.model.can, name, completes=self._templates.completes)
-        if self.model.can.reward:
-            raise UsageError(f"{name} is a reward model and is asked no questions: use it as --reward {self._spec}")
+        if protocol == "reward":
+            raise UsageError(f"{name} is a reward model and reads no principles: use it as --reward {self._spec}")
+        if protocol == "conditioned":
+            if scoring == "group":
+                raise UsageError(f"--scoring group: {name} reads each reply by itself; use --scoring point")
+            return protocol
         if protocol == "reason" and scoring == "point":
             raise UsageError("--protocol reason is for --scoring group: name logprob, score, vote or decide")
         check_ability(self.model, completes=self._templates.completes)
@@ -65,6 +73,9 @@ class JudgeReward:
         weighted = settings.principles >= len(self.principles)  # else the draw has counted the weights
         at_once = can.decisions if self.protocol == "decide" else 1
         more: Values = {"prefill": can.prefill, "decisions": can.decisions}
+        if can.condition is not None:
+            ask = AskJudge(self._templates, self.law, prefill=False, condition=can.condition)
+            return ByPoint(AskConditioned(ask), weighted, at_once, clip=math.inf)
         if settings.scoring == "point":
             return ByPoint(AskKeeps(self._templates, self.law, self.protocol, **more), weighted, at_once)
         score = self.protocol == "score" or (self.protocol == "reason" and not can.logprobs)

@@ -33,9 +33,8 @@ class ModelReward:
         if not self.model.can.reward:
             raise UsageError(f"{without_address(spec)} is not a reward model: use reward:PATH, or a judge")
         if self.model.can.condition is not None:
-            raise UsageError(
-                f"{without_address(spec)} judges by a principle that it is told, and --reward tells it none"
-            )
+            name = without_address(spec)
+            raise UsageError(f"{name} judges by principles that it is told: use it as --reward judge --judge {name}")
 
     @property
     def title(self) -> str:

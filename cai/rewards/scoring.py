@@ -21,6 +21,7 @@ from cai.judge.flows import WAVES, Pair, Verdict, judge
 from cai.records import Message, Reading, Values, Vote
 from cai.records import Protocol as HowAsked
 from cai.rewards.calls import settled
+from cai.rewards.conditioned import AskConditioned
 from cai.rewards.reward import Rated, reply_id
 
 CLIP = 4.0  # nats: a probability of 0.982, beyond which a judge's certainty says little about the reply
@@ -74,12 +75,14 @@ class Scoring(Protocol):
 class ByPoint:
     """Each reply by itself: the mean of log odds that it keeps to a principle, each clipped to ±4 nats.
 
-    weighted: principles count by weight, not alike. at_once: how many the judge is asked about in one request.
+    weighted: principles count by weight, not alike. at_once: how many the judge is asked about in one request. clip: of
+    a reward model, whose numbers are on a scale of their own, infinite.
     """
 
-    ask: AskKeeps
+    ask: AskKeeps | AskConditioned
     weighted: bool
     at_once: int
+    clip: float = CLIP
     wanted: str = "Yes or No"
     letters: tuple[str, ...] = ("Yes", "No")
     words: str = "screen.jinja"
@@ -108,7 +111,7 @@ class ByPoint:
         except RowDropped as dropped:
             return Rated(None, calls=dropped.calls, problem=str(dropped))
         votes: tuple[Kept, ...] = played.result
-        return Rated(mean_odds(votes, weighted=self.weighted), tuple(map(asdict, votes)), played.calls)
+        return Rated(mean_odds(votes, weighted=self.weighted, clip=self.clip), tuple(map(asdict, votes)), played.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +203,14 @@ def circle(count: int) -> list[tuple[int, int]]:
     return [(place, (place + 1) % count) for place in range(count)]
 
 
-def mean_odds(votes: Sequence[Kept], *, weighted: bool) -> float | None:
-    """The mean of the valid log odds, each clipped to ±4 nats; None without any."""
+def mean_odds(votes: Sequence[Kept], *, weighted: bool, clip: float = CLIP) -> float | None:
+    """The mean of the valid log odds, each clipped to ±4 nats or to `clip`; None without any."""
     valid = [(vote.weight if weighted else 1.0, vote.odds) for vote in votes if vote.odds is not None]
     if not valid:
         return None
     heaviest = max(weight for weight, _ in valid)  # the sum of the largest floats is infinite
     total = math.fsum(weight / heaviest for weight, _ in valid)
-    return math.fsum(weight / heaviest * min(max(odds, -CLIP), CLIP) for weight, odds in valid) / total
+    return math.fsum(weight / heaviest * min(max(odds, -clip), clip) for weight, odds in valid) / total
 
 
 def _mean_of(text: str, comparisons: Sequence[Comparison], places: dict[str, int]) -> Rated:

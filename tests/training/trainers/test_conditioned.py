@@ -135,7 +135,7 @@ def test_without_a_principle_it_is_not_asked(folder: Path, tmp_path: Path) -> No
         model.payload(call({"role": "system", "content": "Be brief."}))
     assert model.payload(call({"role": "system", "content": "The principle by which the last reply is judged: x"}))
     settings = RewardSettings.model_validate({})
-    with pytest.raises(UsageError, match="--reward tells it none"):
+    with pytest.raises(UsageError, match=f"use it as --reward judge --judge reward:{folder}"):
         ModelReward("rm", RewardCalls(tmp_path, settings), Completions(tmp_path), f"reward:{folder}")
 
 
