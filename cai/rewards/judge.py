@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from cai.calls.model import ListsTokens, check_ability, spec_of
 from cai.calls.prices import Price, Tally
 from cai.calls.protocols import choose_protocol
 from cai.calls.seats import Flow, Played
+from cai.constitution.condition import unseen
 from cai.constitution.draw import draw
 from cai.constitution.files import load_constitution
 from cai.constitution.principles import Principle
@@ -27,6 +29,9 @@ from cai.rewards.reward import Rated, groups_of, reply_id
 from cai.rewards.scoring import ByGroup, ByPoint, Group, Scoring
 from cai.rewards.settings import Law
 from cai.sources.conversations import prompt_hash
+from cai.texts.wording import listed
+
+log = logging.getLogger("cai")
 
 
 class JudgeReward:
@@ -47,7 +52,7 @@ class JudgeReward:
         self.principles = self.law.principles_for("judge")
         self.scoring = self._scoring()
         self.scoring.check(self.principles)
-        each = self.scoring.readings * min(settings.principles, len(self.principles))
+        each = self.scoring.readings * self._drawn
         what_to_do = advice(self.protocol, self.scoring.words)
         self._readable = JudgeCheck(
             what_to_do, wanted=self.scoring.wanted, unit="answers", each=each, needed=not self.model.can.reward
@@ -90,12 +95,13 @@ class JudgeReward:
     def identity(self) -> Values:
         """What decides its numbers."""
         templates, settings = self._templates, self._settings
-        asked = settings.model_dump(include={"scoring", "principles", "extra_body", "seed"}, mode="json")
+        asked = settings.model_dump(include={"scoring", "extra_body", "seed"}, mode="json")
         of_words = settings.max_tokens if self.protocol in ("vote", "reason") else None
         return {
             "judge": spec_of(self.model),
             "protocol": self.protocol,
             "constitution": self.law.ref.model_dump(),
+            "principles": self._drawn,
             "templates": templates.screen_hash if settings.scoring == "point" else templates.judge_hash,
             "max_tokens": of_words,
             **asked,
@@ -107,6 +113,11 @@ class JudgeReward:
         return self._calls.tally
 
     @property
+    def _drawn(self) -> int:
+        """How many principles are drawn for a prompt."""
+        return min(self._settings.principles, len(self.principles))
+
+    @property
     def _spec(self) -> str:
         return self._settings.judge
 
@@ -114,6 +125,10 @@ class JudgeReward:
         """See whether the judge, now that it is loaded, can be asked so, and have its words listed by a server."""
         if self._chosen() != self.protocol:
             raise UsageError(f"{spec_of(self.model)} cannot be asked by --protocol {self.protocol} once loaded")
+        condition = self.model.can.condition
+        new = [] if condition is None else unseen(condition, self.principles)
+        if new:
+            log.warning("%s was not trained on %s: its numbers for these are guesses", self._spec, listed(new, 5))
         if self.protocol in ("logprob", "reason") and isinstance(self.model, ListsTokens):
             await self.model.list_tokens(self.scoring.letters)
 
@@ -146,7 +161,7 @@ class JudgeReward:
 
     def most_calls(self, replies: int) -> int:
         """How many calls so many replies to one prompt take at most."""
-        return self.scoring.most_calls(replies, min(self._settings.principles, len(self.principles)))
+        return self.scoring.most_calls(replies, self._drawn)
 
     def _principles(self, prompt: str) -> Sequence[Principle]:
         count = self._settings.principles

@@ -43,3 +43,8 @@ def test_it_is_not_asked_to_compare_and_without_a_condition_not_at_all(tmp_path:
         judge(tmp_path, told(), scoring="group")
     with pytest.raises(UsageError, match="reads no principles: use it as --reward rater:one"):
         judge(tmp_path, told(condition=None))
+
+
+def test_principles_that_it_was_not_trained_on_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rewards(judge(tmp_path, told(condition=Condition("Rule: {principle}", ("Rule 0.",))), law(1, 1)), ["+1 a"])
+    assert "was not trained on p1: its numbers for these are guesses" in caplog.text

@@ -222,4 +222,6 @@ def test_what_changes_the_rewards_changes_the_identity(tmp_path: Path) -> None:
     identities.append(judge(tmp_path, Rater(), law(1, 2), **plain).identity)
     first = judge(tmp_path, Rater(), law(1, 1), **plain).identity
     assert first == judge(tmp_path, Rater(), law(1, 1), **plain, max_tokens=7, concurrency=1).identity
+    whole = [judge(tmp_path, Rater(), law(1, 1), **plain | {"principles": count}).identity for count in (2, 9)]
+    assert whole[0] == whole[1]
     assert len({json.dumps(each) for each in [first, *identities]}) == 1 + len(changes) + 1
