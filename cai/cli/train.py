@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cai.cli.main import Json, print_json
+from cai.cli import runs as cli_runs
+from cai.cli.main import Json, print_json, show_summary
 from cai.cli.options import Fields, add_command, fields_of, values_of
 from cai.errors import UsageError
 from cai.texts.wording import clock
@@ -71,8 +72,7 @@ def _train(
 
     where: Values = {"out": out, "model": model, "config": config, "eval_data": eval_data}
     if METHODS[method].online:
-        asked = {name: options.pop(name) for name in _fields_of_judging() if name in options and name != "seed"}
-        where["judging"] = values_of(asked)
+        where["judging"] = _judging(options)
     where["flags"] = flags_of(options | {"report_to": report_to}, set or ())
     if os.environ.get("RANK", "0") != "0":
         logging.getLogger("cai").setLevel(logging.ERROR)  # of several processes the first one speaks
@@ -227,6 +227,43 @@ def next_steps(summary: TrainSummary) -> Iterator[str]:
     if (summary.folder / "adapter_config.json").exists():
         yield f"next: cai merge {folder} --out FOLDER"
 
+
+def _plan(
+    method: Annotated[str, typer.Argument(help="rloo, grpo or ppo.")],
+    data: Annotated[str, typer.Argument(help="Prompts: a run folder, a file, hf:org/name, or a built-in set.")],
+    out: Annotated[Path | None, typer.Option(help="Taken as `cai train` takes it, and not used.")] = None,
+    model: Annotated[str | None, typer.Option(help="Taken as `cai train` takes it, and not used.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Config file like examples/train.yaml.")] = None,
+    eval_data: Annotated[
+        str | None, typer.Option(help="Held-out prompts (default: the .eval file beside DATA).")
+    ] = None,
+    set: Annotated[list[str] | None, typer.Option(help="Set any key of the config: KEY=VALUE; repeatable.")] = None,
+    json: Json = False,
+    **options: Any,
+) -> None:
+    """Print what the rewards of `cai train rloo`, `grpo` or `ppo` would ask and cost, without asking any model.
+
+    Example: cai plan train grpo prompts.jsonl --reward judge -c harmless --judge openai:gpt-4.1-mini
+    """
+    from cai.training.plan import plan_rewards
+
+    judging = _judging(options)
+    flags = flags_of(options, set or ())
+    show_summary(plan_rewards(method, data, config=config, flags=flags, eval_data=eval_data, judging=judging), json)
+
+
+def _planned() -> Fields:
+    """The options of all online methods together."""
+    return {name: field for method, entry in METHODS.items() if entry.online for name, field in _fields(method).items()}
+
+
+def _judging(options: Values) -> Values:
+    """The settings of judges among the options of a command, which are taken out of them."""
+    names = [name for name in _fields_of_judging() if name in options and name != "seed"]
+    return values_of({name: options.pop(name) for name in names})
+
+
+add_command(cli_runs.plan_app, "train", _plan, _planned)
 
 app = typer.Typer(
     name="train",

@@ -155,6 +155,19 @@ def test_a_training_says_what_it_settled_how_it_goes_and_what_to_type_next(base:
     assert "\x1b" not in told and "%|" not in told and "Warning" not in told
 
 
+def test_a_training_on_rewards_is_planned_and_made_by_one_set_of_words(base: Path) -> None:
+    Path("prompts.jsonl").write_text("".join(f'{{"prompt": "Question {n}?"}}\n' for n in range(12)))
+    words = ["grpo", "prompts.jsonl", "--reward", "format,0.5:length:10", "--generations", "4", "--batch-size", "8"]
+    words += ["--reply-length", "4", "--split", "1", "--model", str(base), "--out", "out", "--set", "trl.max_steps=1"]
+    planned = cai("plan", "train", *words)
+    assert "grpo: 1 step on 1 batch of 4 replies to each of 2 prompts, of up to 4 tokens" in planned.stderr
+    assert "no model is asked for rewards" in planned.stderr
+    done = cai("train", *words)
+    assert "generations 4 (flag)" in done.stderr
+    assert "reward " in done.stderr
+    assert "next: cai chat out" in done.stderr
+
+
 def test_json_alone_goes_to_stdout_and_a_finished_training_tells_it_again(base: Path) -> None:
     words = command(base, "sft", "--json", "--full", "--learning-rate", "1e-3")
     first, again = cai(*words), cai(*words)

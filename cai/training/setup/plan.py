@@ -193,11 +193,16 @@ class Plan:
             )
         self.eval_every = tenth
         if eval_rows:
-            most = int(EVALUATING * 3 * self.steps * self.rows_a_step / eval_rows)
-            times = min(SAVES, self.steps, max(1, most))
+            times = evaluations(self.steps, self.rows_a_step, eval_rows)
             often = "once" if times == 1 else f"{times} times"
             why = f"{often}, {counted(eval_rows, 'row each')}"
             self.eval_every = self._settle("eval_every", math.ceil(self.steps / times), "data", why)
+
+
+def evaluations(steps: int, rows_a_step: int, eval_rows: int) -> int:
+    """How often held-out rows are evaluated, besides before the first step."""
+    most = int(EVALUATING * 3 * steps * rows_a_step / eval_rows)
+    return min(SAVES, steps, max(1, most))
 
 
 def measure(lengths: Sequence[int], limit: int) -> Lengths:
