@@ -101,6 +101,8 @@ def show_revisions(out: Path, labels: Path | None) -> None:
     """Print what the rounds of each run did, and what each principle did in the first."""
     for path in sorted(out.glob("*/revisions.jsonl")):
         rows = rows_of(path)
+        if not rows:
+            continue
         verdicts = verdicts_of(labels / path.parent.name) if labels else {}
         rounds = max(len(row["rounds"]) for row in rows)
         print(f"\n{path.parent.name}: {len(rows)} chains, {len(rows_of(path.parent / 'dropped.jsonl'))} dropped")
