@@ -1,7 +1,7 @@
 """What a reader says of the pairs of a run of revisions.yaml: python benchmarks/proof/readings.py RUN
 
-The pairs are read blind with `cai view RUN --annotate 60`, which appends to RUN/gold.jsonl. Counts for each kind of prompt
-and each two texts of a chain how often the later text was better, and the sign test of that.
+The pairs are read blind with `cai view RUN --annotate 60`, which appends to RUN/gold.jsonl. Counts for each kind of
+prompt and each two texts of a chain how often the later text was better, and the sign test of that.
 """
 
 from __future__ import annotations

@@ -51,10 +51,9 @@ class RewardPlan(Record):
         return list(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield (
-            f"{self.method}: {counted(self.steps, 'step')} on {counted(self.batches, 'batch')} of {self.replies} replies "
-            f"to each of {counted(self.prompts, 'prompt')}, of up to {self.reply_length:,} tokens"
-        )
+        batches = f"{counted(self.steps, 'step')} on {counted(self.batches, 'batch')}"
+        replies = f"{self.replies} replies to each of {counted(self.prompts, 'prompt')}"
+        yield f"{self.method}: {batches} of {replies}, of up to {self.reply_length:,} tokens"
         if self.held_out:
             yield f"{counted(self.evaluations, 'evaluation')} of {counted(self.held_out, 'held-out prompt')}"
         if not self.rewards:
