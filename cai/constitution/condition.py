@@ -6,11 +6,16 @@ has no such role.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
 from cai.constitution.principles import Principle
 from cai.records import Condition, Message
+from cai.texts.wording import listed
 
+log = logging.getLogger("cai")
+
+SHOWN = 5  # principles that a warning names
 PLACE = "{principle}"
 FORM = f"The principle by which the last reply is judged: {PLACE}"
 
@@ -41,7 +46,11 @@ def is_told(condition: Condition, messages: Sequence[Message]) -> bool:
     return bool(messages) and messages[0]["role"] == "system" and messages[0]["content"].startswith(start)
 
 
-def unseen(condition: Condition, principles: Iterable[Principle]) -> list[str]:
-    """The ids of principles that the model was not trained on."""
+def warn_of_unseen(spec: str, condition: Condition | None, principles: Iterable[Principle]) -> None:
+    """Log the ids of principles that the model of a spec was not trained on, though it is told of them."""
+    if condition is None:
+        return
     seen = set(condition.principles)
-    return [principle.id for principle in principles if wording(principle) not in seen]
+    new = [principle.id for principle in principles if wording(principle) not in seen]
+    if new:
+        log.warning("%s was not trained on %s: what it makes of these is a guess", spec, listed(new, SHOWN))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from cai.calls.model import ListsTokens, check_ability, spec_of
 from cai.calls.prices import Price, Tally
 from cai.calls.protocols import choose_protocol
 from cai.calls.seats import Flow, Played
-from cai.constitution.condition import unseen
+from cai.constitution.condition import warn_of_unseen
 from cai.constitution.draw import draw
 from cai.constitution.files import load_constitution
 from cai.constitution.principles import Principle
@@ -29,9 +28,6 @@ from cai.rewards.reward import Rated, groups_of, reply_id
 from cai.rewards.scoring import ByGroup, ByPoint, Group, Scoring
 from cai.rewards.settings import Law
 from cai.sources.conversations import prompt_hash
-from cai.texts.wording import listed
-
-log = logging.getLogger("cai")
 
 
 class JudgeReward:
@@ -125,10 +121,7 @@ class JudgeReward:
         """See whether the judge, now that it is loaded, can be asked so, and have its words listed by a server."""
         if self._chosen() != self.protocol:
             raise UsageError(f"{spec_of(self.model)} cannot be asked by --protocol {self.protocol} once loaded")
-        condition = self.model.can.condition
-        new = [] if condition is None else unseen(condition, self.principles)
-        if new:
-            log.warning("%s was not trained on %s: its numbers for these are guesses", self._spec, listed(new, 5))
+        warn_of_unseen(spec_of(self.model), self.model.can.condition, self.principles)
         if self.protocol in ("logprob", "reason") and isinstance(self.model, ListsTokens):
             await self.model.list_tokens(self.scoring.letters)
 

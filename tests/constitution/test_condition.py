@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.constitution.condition import FORM, is_told, told, unseen, wording
+from cai.constitution.condition import FORM, is_told, told, warn_of_unseen, wording
 from cai.constitution.principles import Principle
 from cai.records import Condition, Message
 
@@ -30,5 +33,10 @@ def test_it_stands_before_the_conversation_whatever_it_says(principle: str, has_
     assert is_told(CONDITION, (first, *rest)) and not is_told(CONDITION, before) and not is_told(CONDITION, ())
 
 
-def test_principles_that_a_model_was_not_trained_on_are_named_by_their_ids() -> None:
-    assert unseen(CONDITION, [KIND, SHORT]) == ["kind"]
+def test_principles_that_a_model_was_not_trained_on_are_named_by_their_ids(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="cai"):
+        warn_of_unseen("reward:rm", None, [KIND])
+        warn_of_unseen("reward:rm", CONDITION, [SHORT])
+        assert not caplog.messages
+        warn_of_unseen("reward:rm", CONDITION, [KIND, SHORT])
+    assert caplog.messages == ["reward:rm was not trained on kind: what it makes of these is a guess"]

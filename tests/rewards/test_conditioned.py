@@ -47,4 +47,4 @@ def test_it_is_not_asked_to_compare_and_without_a_condition_not_at_all(tmp_path:
 
 def test_principles_that_it_was_not_trained_on_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rewards(judge(tmp_path, told(condition=Condition("Rule: {principle}", ("Rule 0.",))), law(1, 1)), ["+1 a"])
-    assert "was not trained on p1: its numbers for these are guesses" in caplog.text
+    assert "was not trained on p1: what it makes of these is a guess" in caplog.text

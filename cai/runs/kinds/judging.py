@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ from cai.calls.flow import Driver
 from cai.calls.model import Call, ListsTokens, Model, call_seed, check_ability, spec_of
 from cai.calls.protocols import choose_protocol
 from cai.calls.seats import Played
-from cai.constitution.condition import unseen
+from cai.constitution.condition import warn_of_unseen
 from cai.constitution.draw import draw
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.ask_judge import AskJudge
@@ -20,9 +19,6 @@ from cai.errors import CaiError, UsageError
 from cai.judge.flows import Flow, Pair, Verdict, is_valid, judge
 from cai.records import Contest, Label, Values
 from cai.runs.kinds.settings import LabelSettings
-from cai.texts.wording import listed
-
-log = logging.getLogger("cai")
 
 WORDS = "judge.jinja and verdict.jinja"
 LOOK = "look at an answer with cai show RUN ID --calls, or "
@@ -71,10 +67,7 @@ class Judging:
             raise UsageError(f"{name} cannot be asked by --protocol {self.protocol} once loaded")
         if not self.model.can.reward:
             check_ability(self.model, completes=completes)
-        if self.model.can.condition is not None:
-            new = unseen(self.model.can.condition, self.principles)
-            if new:
-                log.warning("%s was not trained on %s: what it makes of these is a guess", name, listed(new, 5))
+        warn_of_unseen(name, self.model.can.condition, self.principles)
 
     async def prepare(self) -> None:
         """Have both letters listed, however unlikely, by a server that can be named tokens."""
