@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, Request, build_opener
@@ -179,13 +180,13 @@ def test_verl_is_told_what_stands_for_an_unknown_reward(monkeypatch: pytest.Monk
         verl.compute_score("own", "So.", "", info)
 
 
-def test_openrlhf_gets_the_rewards_of_replies(scored: Running) -> None:
-    pytest.importorskip("torch")
+def test_openrlhf_gets_the_rewards_of_replies(scored: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(tensor=tuple))  # importing it takes seconds
     reward_func = example("reward_openrlhf").reward_func
     [expected] = scored.post(["So."])["rewards"]
     prompt = "<|im_start|>user\nHow?<|im_end|>\n<|im_start|>assistant\n"
     answer = reward_func([f"<s>{prompt}So.<|im_end|>\n"], [prompt], ["How?"])
-    assert answer["rewards"].tolist() == answer["scores"].tolist() == pytest.approx([expected])
+    assert answer == {"rewards": (expected,), "scores": (expected,), "extra_logs": {}}
     with pytest.raises(ValueError, match="the prompt is not in the query"):
         reward_func(["another"], [prompt], ["How?"])
 
