@@ -22,7 +22,8 @@ FILE = "recipe.json"
 PIECE = 1 << 20  # bytes hashed at a time
 # What a folder holds besides its result: times, costs, logs, journals, states to resume from, pictures, cards.
 BESIDES = (
-    "run.json", "README.md", ".texts", FILE, "metrics.jsonl", "report.html", "training.json", "gold", "gold.jsonl",
+    "run.json", "README.md", ".texts", FILE, "metrics.jsonl", "report.html", "training.json", "rewards.jsonl", "gold",
+    "gold.jsonl",
 )  # fmt: skip
 ENDINGS = (".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal", ".log", ".png", ".svg", ".part", ".lock")
 FOLDERS = ("checkpoint", SHARDS)
@@ -112,11 +113,11 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
 
 
 def cost_of(folder: Path) -> float:
-    """What the runs in a folder have cost so far, in USD; a run whose price is not known counts nothing.
+    """What runs and trainings in a folder have cost so far, in USD; one whose price is not known counts nothing.
 
     Shards that are joined are in the sum of their run already.
     """
-    runs = set(folder.rglob("run.json"))
+    runs = {*folder.rglob("run.json"), *folder.rglob("training.json")}
     joined = {path for path in runs if any(_whole_of(path, at) in runs for at in _shards_above(path))}
     costs = [read_object(path).get("cost_usd") for path in sorted(runs - joined)]
     return math.fsum(filter(None, costs))

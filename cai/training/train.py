@@ -9,6 +9,7 @@ import logging
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cai.errors import UsageError
 from cai.export.pairs import Filters
 from cai.folder.identity import identity_hash
 from cai.folder.info import seen_from
+from cai.folder.journal.store import Store
 from cai.folder.shards.join import read_run
 from cai.judge.certify import FILE
 from cai.records import Object, Values
@@ -95,6 +97,10 @@ def train(
     if not processes.is_main_process:
         tell = log.debug
     asking = make_settings(RewardSettings, {"seed": loaded.config.seed, **(judging or {})})
+    if asking.max_cost is not None and processes.num_processes > 1:
+        raise UsageError(
+            f"--max-cost {asking.max_cost:g} cannot hold over {processes.num_processes} processes: start one"
+        )
     rewards = open_rewards(method, loaded.config.reward, reward, asking, _calls_folder(Path(out), processes))
     under = under_principles(loaded.config)
     rows = load_rows(data, method, eval_data=eval_data, split=loaded.config.split, under=under)
@@ -103,7 +109,7 @@ def train(
         _check_base(base, method, loaded)
         identity = _identity(method, rows, base, loaded)
         if rewards:
-            identity["rewards"] = identity_of(rewards, asking)
+            identity["rewards"] = identity_of(rewards)
         folder = TrainFolder(Path(out), identity, writes=processes.is_main_process)
     with folder:
         summary = _finished(folder, tell)
@@ -115,8 +121,20 @@ def train(
             command = _command(method, data, options, {**(flags or {}), **key_of(reward)})
             folder.write(typed=command, started_in=seen_from(folder.path, Path()))
         loaded = _with_settled(loaded, folder, processes.num_processes)
-        with rating(rewards) as rater, errors_of_trackers():
-            return Session(rows, base, loaded, folder, provenance(data), processes, tell, progress, rater).run()
+        try:
+            with rating(rewards) as rater, errors_of_trackers():
+                return Session(rows, base, loaded, folder, provenance(data), processes, tell, progress, rater).run()
+        finally:
+            if rewards:
+                folder.write(**_cost(folder.path))
+
+
+def _cost(folder: Path) -> Values:
+    """What the answers about replies have cost so far, if models were asked: USD, None if a price is not known."""
+    if not (folder / "calls.sqlite").exists():
+        return {}
+    with closing(Store(folder, read_only=True)) as store:
+        return {"cost_usd": store.spent().cost_usd}
 
 
 def _calls_folder(out: Path, processes: Any) -> Path:

@@ -14,6 +14,7 @@ from cai.errors import RunError, UsageError
 from cai.records import Message, Values
 from cai.rewards.functions import FunctionReward
 from cai.rewards.judge import JudgeReward
+from cai.rewards.model import ModelReward
 from cai.rewards.named import read_rewards
 from cai.rewards.reward import Reward, Weighted
 from cai.rewards.settings import RewardSettings
@@ -63,15 +64,10 @@ def open_rewards(
     return tuple(weighted(rewards))
 
 
-def identity_of(rewards: Sequence[Weighted], judging: RewardSettings) -> list[Values]:
-    """What decides the numbers that rewards give, besides their names and weights."""
-    asked = judging.model_dump(include={"judge", "scoring", "principles", "max_tokens", "extra_body"}, mode="json")
-    facts = []
-    for _, reward in rewards:
-        if isinstance(reward, JudgeReward):
-            law = {"constitution": reward.law.hash, "protocol": reward.protocol}
-            facts.append({"name": reward.name, **law, **asked})
-    return facts
+def identity_of(rewards: Sequence[Weighted]) -> list[Values]:
+    """What decides the numbers that models give, besides names and weights of the rewards."""
+    asking = [reward for _, reward in rewards if isinstance(reward, JudgeReward | ModelReward)]
+    return [{"name": reward.name, **reward.identity} for reward in asking]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import cai.models
 from cai import read_calls
 from cai.errors import BudgetReached, RunError
 from cai.models import Provider
+from cai.recipes.state import cost_of
 
 FLAGS = {"split": 1.0, "epochs": 1.0, "save_every": 100}
 
@@ -58,7 +59,7 @@ def test_a_cap_that_is_reached_stops_the_training_and_a_higher_one_resumes_it_wi
     rows = [json.loads(line) for line in (tmp_path / "cut" / "rewards.jsonl").read_text().splitlines()]
     assert {row["by"] for row in rows} == {"judge"}
     assert all(row["votes"] for row in rows)
-    [judge] = record(tmp_path / "cut")["identity"]["rewards"]
-    assert judge["judge"] == "rater:one"
+    assert record(tmp_path / "cut")["cost_usd"] == pytest.approx(cost)
+    assert cost_of(tmp_path / "cut") == pytest.approx(cost)  # as a recipe counts it
     with pytest.raises(RunError, match="another training"):
         judged(base, tmp_path / "cut", judging={"constitution": law(1.0, 1.0)})
