@@ -100,7 +100,7 @@ def test_principles_without_a_valid_or_a_decided_vote_are_dropped_and_counted() 
     assert [row.id for row in data.train] == ["one:kind", "two:kind"] and data.read == 5
     reasons = [(drop.line, drop.reason) for drop in data.dropped]
     assert reasons == [(1, "low_confidence"), (2, "invalid_vote"), (3, "bad_input")]
-    assert data.principles == ("Be kind.",)
+    assert data.principles == ("Be kind.",) and "each row is told its principle, one of 1" in data.lines()
     assert data.facts(2, 0, data.dropped)["principles"] == ("Be kind.",)
 
 
