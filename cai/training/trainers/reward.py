@@ -70,8 +70,8 @@ class Scored(Preferences):
     labels: ClassVar[Mapping[str, str]] = {"soft": P, "margin": "margin"}
 
     def __init__(self, data: TrainingData, loaded: Loaded, tokenizer: Any, ends: Iterable[int], folder: Path) -> None:
-        set_condition(tokenizer, data.principles)
         super().__init__(data, loaded, tokenizer, ends, folder)
+        set_condition(tokenizer, data.principles)
 
     def fit(self, row: Encoded, limit: int) -> Encoded | str:
         if row.longest > limit:
