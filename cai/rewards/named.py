@@ -40,7 +40,7 @@ def weighted_names(text: str) -> list[tuple[float, str]]:
         if names.count(name) > 1:
             raise UsageError(f"--reward {text!r} names {name} twice: add up its weights")
         if not _is_known(name):
-            raise UsageError(f"--reward {name!r} is no reward; {_hint(name)}")
+            raise UsageError(f"--reward {name!r} is not a reward; {_hint(name)}")
     return pairs
 
 

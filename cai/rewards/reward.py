@@ -19,7 +19,7 @@ class Reward(Protocol):
     """Rates replies to conversations, several at once.
 
     name: what tables and logs call it. The replies to one prompt come side by side, under equal prompts. A number of
-    None is unknown: it is no reward of 0, and leaves the mean of the other replies to its prompt alone.
+    None is unknown: it is not a reward of 0, and leaves the mean of the other replies to its prompt alone.
     """
 
     name: str

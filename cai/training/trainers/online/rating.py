@@ -12,6 +12,7 @@ from typing import Any
 
 from cai.errors import RunError, UsageError
 from cai.records import Message, Values
+from cai.rewards.calls import settled
 from cai.rewards.functions import FunctionReward
 from cai.rewards.judge import JudgeReward
 from cai.rewards.model import ModelReward
@@ -102,7 +103,7 @@ class Rater:
         return asyncio.run_coroutine_threadsafe(self._all(prompts, replies), self._loop).result()
 
     async def _all(self, prompts: Conversations, replies: Sequence[str]) -> list[Numbers]:
-        return await asyncio.gather(*(_asked(reward, prompts, replies) for _, reward in self.rewards))
+        return await settled(_asked(reward, prompts, replies) for _, reward in self.rewards)
 
     def close(self) -> None:
         """Release what the rewards hold, and end the thread."""

@@ -45,7 +45,7 @@ class Rollouts(Guarded):
         return _Epochs(sampler, lambda: int((self.state.epoch or 0) + 1e-6))
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
-        """The reward of each reply from each function, of all processes; NaN is an unknown one."""
+        """The reward of each reply from each function, of all processes; NaN in a whole row is an unknown one."""
         import torch
 
         replies = [turns[0]["content"] for turns in completions]
@@ -55,7 +55,8 @@ class Rollouts(Guarded):
             metrics[f"rewards/{reward.name}/unknown"].append(self._mean([number is None for number in numbers]))
         for name, values in text_measures(replies).items():
             metrics[name].append(self._mean(values))
-        rows = [[float("nan") if number is None else number for number in row] for row in zip(*columns, strict=True)]
+        weights = [weight for weight, _ in self.rater.rewards]
+        rows = [numbers_of(row, weights) for row in zip(*columns, strict=True)]
         rewards = self.accelerator.gather(torch.tensor(rows, device=self.accelerator.device))
         if self.model.training:
             self._count_unrated(bool(rewards.isnan().all()))
@@ -150,6 +151,14 @@ class _Epochs:
     def __iter__(self) -> Any:
         self._sampler.generator.manual_seed(self._sampler.seed + self._epoch())
         return iter(self._sampler)
+
+
+def numbers_of(rewards: Sequence[float | None], weights: Sequence[float]) -> list[float]:
+    """The rewards of one reply; all are NaN if one that counts is unknown, since a sum of the others has it as 0."""
+    nan = float("nan")
+    if any(reward is None and weight for reward, weight in zip(rewards, weights, strict=True)):
+        return [nan] * len(rewards)
+    return [nan if reward is None else reward for reward in rewards]
 
 
 def _named(name: str) -> Callable[..., Any]:
