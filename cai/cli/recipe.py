@@ -77,7 +77,7 @@ def run_recipe(
     from cai.recipes.play import Wishes
     from cai.recipes.process import run_command
 
-    assignments = [f"{name}={dumps(value)}" for name, value in (set or {}).items()]
+    assignments = [f"{name}={dumps(value, default=str)}" for name, value in (set or {}).items()]
     playing = _playing(str(recipe), out, assignments, Wishes(tuple(only), until, tuple(redo), max_cost))
     playing.play(run_command, tell)
     playing.report(run_command)

@@ -107,12 +107,20 @@ def _job(recipe: Recipe, stage: Stage, point: Point, turn: int, turns: Sequence[
 
 def _valued(step: Step, settings: Object) -> Object:
     """The settings that have a value: a variable without one leaves its setting out."""
-    valued = {key: value for key, value in settings.items() if value is not None}
+    filled = {key: _without_gaps(value) for key, value in settings.items()}
+    valued = {key: value for key, value in filled.items() if value is not None}
     missing = sorted(step.command.required - set(valued))
     if missing:
         name = str(step.settings[missing[0]]).lstrip("$")
         raise UsageError(f"cai {step.command.name} needs {missing[0]!r}, and ${name} has no value: --set {name}=VALUE")
     return valued
+
+
+def _without_gaps(value: Any) -> Any:
+    """A value; of a list what has one, None if nothing has."""
+    if not isinstance(value, list):
+        return value
+    return [each for each in value if each is not None] or None
 
 
 def _settings(stage: Stage) -> list[Object]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from cai.errors import UsageError
+
 VARIABLE = r"[a-z_][a-z0-9_]*"
 STAGE = r"[a-z][a-z0-9_-]*"
 VARIABLES = re.compile(rf"\$({VARIABLE})")
@@ -61,12 +63,19 @@ def replaced(value: Any, replace: Callable[[str], Any]) -> Any:
 
 
 def with_variables(value: Any, variables: Mapping[str, Any]) -> Any:
-    """A value with its variables filled in; a text that is nothing but a variable becomes the variable's value."""
+    """A value with its variables filled in; a text that is nothing but a variable becomes the variable's value.
+
+    Raises UsageError for a variable without a value within a longer text.
+    """
+
+    def part(match: re.Match[str]) -> str:
+        name = match[1]
+        if variables[name] is None:
+            raise UsageError(f"${name} has no value, and is a part of {match.string!r}: --set {name}=VALUE")
+        return str(variables[name])
 
     def fill(text: str) -> Any:
         whole = VARIABLES.fullmatch(text)
-        if whole:
-            return variables[whole[1]]
-        return VARIABLES.sub(lambda match: str(variables[match[1]]), text)
+        return variables[whole[1]] if whole else VARIABLES.sub(part, text)
 
     return replaced(value, fill)

@@ -126,3 +126,20 @@ def test_an_assignment_may_name_a_stage(read: Read) -> None:
         assert jobs["eval"].needs == ("sft",) and jobs["eval"].steps[0].settings == {"models": named}
     with pytest.raises(InputError, match="@dpo is not a stage"):
         read(text, "trained=@dpo")
+
+
+def test_a_list_is_what_has_a_value_of_it(read: Read) -> None:
+    text = """
+        name: small
+        vars: {one: null, other: models/b}
+        stages:
+          eval: {evaluate: {models: [$one, $other], reuse: [$one]}}
+    """
+    [job] = jobs_of(read(text))
+    assert job.steps[0].settings == {"models": ["models/b"]}
+
+
+def test_a_variable_without_a_value_is_no_part_of_a_text(read: Read) -> None:
+    recipe = read("name: small\nvars: {folder: null}\nstages:\n  a: {generate: {prompts: $folder/p.jsonl}}\n")
+    with pytest.raises(UsageError, match=r"\$folder has no value, and is a part of '\$folder/p.jsonl': --set folder=V"):
+        jobs_of(recipe)
