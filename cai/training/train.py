@@ -96,11 +96,7 @@ def train(
     processes = join_processes()
     if not processes.is_main_process:
         tell = log.debug
-    asking = make_settings(RewardSettings, {"seed": loaded.config.seed, **(judging or {})})
-    if asking.max_cost is not None and processes.num_processes > 1:
-        raise UsageError(
-            f"--max-cost {asking.max_cost:g} cannot hold over {processes.num_processes} processes: start one"
-        )
+    asking = _judging(judging, loaded, processes)
     rewards = open_rewards(method, loaded.config.reward, reward, asking, _calls_folder(Path(out), processes))
     under = under_principles(loaded.config)
     rows = load_rows(data, method, eval_data=eval_data, split=loaded.config.split, under=under)
@@ -127,6 +123,16 @@ def train(
         finally:
             if rewards:
                 folder.write(**_cost(folder.path))
+
+
+def _judging(judging: Mapping[str, Any] | None, loaded: Loaded, processes: Any) -> RewardSettings:
+    """By what settings judges give rewards; UsageError for a cap that several processes would each spend."""
+    asking = make_settings(RewardSettings, {"seed": loaded.config.seed, **(judging or {})})
+    if asking.max_cost is not None and processes.num_processes > 1:
+        raise UsageError(
+            f"--max-cost {asking.max_cost:g} cannot hold over {processes.num_processes} processes: start one"
+        )
+    return asking
 
 
 def _cost(folder: Path) -> Values:

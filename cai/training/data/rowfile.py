@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,7 @@ def read_rows(source: Source, method: str, command: str = "", under: UnderPrinci
             continue
         rows = [row for row in made if isinstance(row, TrainingRow)]
         if METHODS[method].rows == "prompts":
-            known = rows[0].key in keys
-            keys.add(rows[0].key)
-            if known:
-                file.drops.append(Skipped(where, line, "duplicate_prompt", f"{named(rows[0].id)} repeats a prompt"))
-            else:
-                file.rows += rows
+            _add_prompt(file, rows[0], keys, line)
             continue
         if METHODS[method].rows == "chat":
             grade = is_graded(record)
@@ -105,13 +100,27 @@ def read_rows(source: Source, method: str, command: str = "", under: UnderPrinci
             file.first_replies.append((first, last_words(rows[0].prompt)))
     if graded and not other_labels:  # among other labels, true and false are classes, too
         wrong = wrong or next(iter(graded.values()))
-        file.drops += [Skipped(where, line, "bad_input", problem) for line, problem in graded.values()]
-        file.rows = [row for place, row in enumerate(file.rows) if place not in graded]
+        _drop_graded(file, graded)
     if wrong is not None and not file.rows:
         raise InputError(wrong[1], where, wrong[0])
     if path is None:
         file.content = hashlib.sha256(orjson.dumps(file.rows)).hexdigest()[:16]
     return file
+
+
+def _add_prompt(file: RowFile, row: TrainingRow, keys: set[str], line: int) -> None:
+    """Add a prompt unless it repeats one of those with these keys."""
+    if row.key in keys:
+        file.drops.append(Skipped(file.source, line, "duplicate_prompt", f"{named(row.id)} repeats a prompt"))
+        return
+    keys.add(row.key)
+    file.rows.append(row)
+
+
+def _drop_graded(file: RowFile, graded: Mapping[int, tuple[int, str]]) -> None:
+    """Drop the rows at these places, whose grades are not labels, each with its line and what to do."""
+    file.drops += [Skipped(file.source, line, "bad_input", problem) for line, problem in graded.values()]
+    file.rows = [row for place, row in enumerate(file.rows) if place not in graded]
 
 
 def _check_content(path: Path, command: str) -> None:
