@@ -107,11 +107,13 @@ class Rater:
 
     def close(self) -> None:
         """Release what the rewards hold, and end the thread."""
-        for _, reward in self.rewards:
-            asyncio.run_coroutine_threadsafe(reward.close(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        closing = settled(reward.close() for _, reward in self.rewards)
+        try:
+            asyncio.run_coroutine_threadsafe(closing, self._loop).result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
 
 async def _asked(reward: Reward, prompts: Conversations, replies: Sequence[str]) -> Numbers:

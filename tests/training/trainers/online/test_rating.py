@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,3 +50,17 @@ def test_a_reward_that_fails_waits_for_those_that_are_paid_already() -> None:
         rater.rate([()], ["a"])
     assert slow.ended == 1
     rater.close()
+
+
+class Stuck(Judge):
+    """A reward that cannot be closed."""
+
+    async def close(self) -> None:
+        raise ServerDown("the judge does not answer")
+
+
+def test_a_reward_that_cannot_be_closed_leaves_no_thread() -> None:
+    rater = Rater([Weighted(1.0, Stuck()), Weighted(1.0, Judge())])
+    with pytest.raises(ServerDown):
+        rater.close()
+    assert "cai rewards" not in {thread.name for thread in threading.enumerate()}
