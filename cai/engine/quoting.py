@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from cai.engine.templates.sets import Templates
 from cai.records import Message
@@ -36,6 +36,30 @@ class Quoting:
     def turns(self, prompt: Sequence[Message]) -> list[Message]:
         """A conversation as it is shown."""
         return [Message(role=turn["role"], content=self.quoted(turn["content"])) for turn in prompt]
+
+
+def before(text: str, *tags: str) -> str:
+    """What a text says before the first of some tags, which a model may misspell (`</new_ Reply>`) or escape."""
+    for tag in tags:
+        found = _tag(tag).search(careless(text))
+        if found is not None:
+            text = text[: found.start()]
+    return text.strip()
+
+
+def after(text: str, tag: str) -> str:
+    """A text without a tag at its start, which a model may misspell or escape."""
+    found = _tag(tag).match(careless(text))
+    return text.strip() if found is None else text[found.end() :].strip()
+
+
+@cache
+def _tag(tag: str) -> re.Pattern[str]:
+    """A pattern for a tag in a careless text; what is no tag is found as it is written."""
+    if not tag.startswith("<"):
+        return re.compile(re.escape(careless(tag)))
+    name = loose(tag).removeprefix("<")
+    return re.compile(rf"\s*(?:<|&[l|!]t;){name}\s*(?:>|&gt;)?")
 
 
 def frame_patterns(templates: Templates, frame: Sequence[str]) -> tuple[re.Pattern[str], re.Pattern[str]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from cai.constitution.principles import Constitution, Principle
 from cai.engine.gate import Gate
-from cai.engine.quoting import Quoting
+from cai.engine.quoting import Quoting, after, before
 from cai.engine.screen import Screen
 from cai.engine.templates.checks import JOBS
 from cai.engine.templates.sets import Templates
@@ -266,11 +266,11 @@ class Ask:
 
     def revision(self, answer: str) -> str:
         """The reply in an answer of the reviser: without what begins and ends it, if the model writes that itself."""
-        text = answer.strip().removeprefix(self._templates.prefix["revise"])
-        if "revise" in self._quoting:
-            for stop in self._templates.stop["revise"]:
-                text = text.partition(stop)[0].strip().removesuffix(self._templates.prefix["revise"])
-        return text.strip()
+        begin, ends = self._templates.prefix["revise"], self._templates.stop["revise"]
+        if "revise" not in self._quoting:
+            return answer.strip().removeprefix(begin).strip()
+        text = before(answer, *ends)
+        return before(after(text, begin), begin) if begin else text
 
     def _question(self, name: str, principle: Principle) -> str:
         key = (name, principle.id)

@@ -17,7 +17,7 @@ from cai.texts.off_task import CODE, asks_for_the_text, changes_script, echo, ta
 from cai.texts.refusals import refusal as refusal
 from cai.texts.thoughts import holds_thoughts
 
-READING = 7  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
+READING = 8  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
 EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
 
 # Replies that talk about the task instead of doing it

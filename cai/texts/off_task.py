@@ -82,6 +82,21 @@ TALK = re.compile(
     re.IGNORECASE,
 )
 
+THANKS = re.compile(  # to a critic, or what the user would say; begins none of 5,260 replies of people's data
+    r"\s*[\W_]*(?:(?:great|sure|okay|ok|well|hi|hello|hey)\b[^.!?\n]{0,20}[,.!]\s+)?"
+    r"(?:(?:thank you|thanks|i appreciate)\b(?: (?:so|very) much)?(?: for)?"
+    r"(?: (?:all|providing|giving|sharing)(?: me)?)? (?:your|the|this|that|those|these)(?: \w+){0,2}? "
+    r"(?:advice|help|assistance|guidance|suggestions?|corrections?|instructions?|tips?|explanations?|understanding"
+    r"|responses?|repl(?:y|ies)|answers?)\b"
+    r"|(?:thank you|thanks) for (?:bringing (?:this|that|it) to my attention|pointing (?:this|that|it) out))",
+    re.IGNORECASE,
+)
+HELPED = re.compile(  # a user who may be thanked
+    r"\b(?:advi[cs]e|tips?|help(?:ed|s)|thank\w*|wrong|mistakes?|actually|should|try (?:this|it)"
+    r"|here(?:['’]s| is| are))\b",
+    re.IGNORECASE,
+)
+
 BETTER = re.compile(  # anywhere
     r"\ba (?:better|good) (?:reply|response) would(?! (?:take|come|arrive))\b|\bsending the reply\b"
     r"|\b(?:in (?:this|my) (?:revised|rewritten)|(?:to|i(?:'d|’d| would)) (?:improve|revise|rewrite|rephrase) "
@@ -175,8 +190,10 @@ def verdict_line(reply: str, prompt: str = "") -> bool:
 
 
 def talks_of_itself(reply: str, prompt: str = "") -> bool:
-    """Whether a reply starts with talk about a reply or a critique, says what a better one would do, or names two."""
+    """Whether a reply talks about replies: it starts with one, a critique or thanks for it, or says what is better."""
     talks = (TALK.match(reply, 0, SOON) or NOTED.search(reply)) is not None
+    if not talks and THANKS.match(reply, 0, SOON):
+        talks = not HELPED.search(prompt)
     if not talks and _may_hold(reply, OF_REPLIES):
         talks = BETTER.search(reply) is not None or len(MENTION.findall(reply)) > 1
     return talks and not ABOUT_REPLIES.search(prompt)

@@ -92,6 +92,13 @@ def test_a_question_is_one_turn_and_the_reply_is_begun_for_the_reviser() -> None
         "<new_reply>Better.",
         "Better. <new_reply>",
         "Better.</new_reply>\nI hope this helps.",
+        "Better.</new_Reply>",
+        "Better.</new__reply>",
+        "Better. </new_ reply>",
+        "Better.&lt;/new_reply>",
+        "Better.&lt;/New-Reply&gt; Done.",
+        "&lt;new_reply&gt;Better.</ new_reply",
+        "<New Reply>\nBetter.\n</New Reply>",
     ],
 )
 def test_tags_that_a_model_writes_itself_are_no_part_of_the_reply(answer: str) -> None:

@@ -119,6 +119,11 @@ def test_who_asks_for_a_verdict_gets_one() -> None:
         "Overall, the reply is respectful.",
         "You're right, my last reply was rude.",
         "Thank you for the feedback. Talk to her.",
+        "Thank you for your advice. I'll make sure to talk to her first.",
+        "Thanks so much for the helpful suggestions on how to talk to her. I will follow them.",
+        "Great! I appreciate your help. It is important to talk to her.",
+        "Thank you for bringing this to my attention. I will be kinder in the future.",
+        "Thank you for your understanding and willingness to help. Would you like more?",
         "As the critique notes, the reply is too long.",
         "Critique: Too long.",
         "The principle asks for kindness, and the reply is kind.",
@@ -171,6 +176,9 @@ def test_a_reply_that_describes_a_reply_is_seen(reply: str) -> None:
         "The response follows within a week.",
         "In this new version of the lease, dogs are allowed.",
         "Changes made to the fence may help.",
+        "Thank you for your question. Talk to her.",
+        "Thank you for sharing this with me; nights without sleep are hard.",
+        "Tell her: thank you for your help.",
     ],
 )
 def test_a_reply_about_other_replies_is_an_ordinary_one(reply: str) -> None:
@@ -187,6 +195,13 @@ def test_a_reply_about_other_replies_is_an_ordinary_one(reply: str) -> None:
 )
 def test_who_asks_about_a_reply_hears_about_it(prompt: str) -> None:
     assert not talks_of_itself("The reply is rude. The response should be kinder.", prompt)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Here is a tip for you: talk to her.", "That is wrong, it was her cat.", "You should talk to her first."]
+)
+def test_a_user_who_helps_may_be_thanked(prompt: str) -> None:
+    assert not talks_of_itself("Thank you for your advice. I will remember it.", prompt)
 
 
 # Requests for the text
