@@ -10,21 +10,24 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from cai.constitution.principles import Principle
-from cai.engine.revise import Ask, Chain, reasoned, whole
+from cai.engine.revise import Ask, Chain, problem_of, reasoned, whole
 from cai.engine.templates.sets import Templates
 from cai.records import EVERY, Completion, Prompt, Request, Round
 
 
 def distill(prompt: Prompt, student: Ask, teacher: Ask) -> Generator[list[Request], list[Completion], Chain]:
-    """Ask the student and the teacher side by side; raises RowDropped for an empty or truncated reply of either."""
+    """Ask the student and the teacher side by side; raises RowDropped for an empty or truncated reply of the teacher.
+
+    SFT learns from the teacher alone, so a reply of the student that is no side of a pair loses the pair, not the row.
+    """
     taught = replace(teacher.respond(prompt), role="reviser")
     first, second = yield [student.respond(prompt), taught]
-    initial = whole(first, "assistant")
+    initial = first.text.strip()
     final = whole(second, "reviser")
     turn = Round(
         principle=EVERY, critique="", verdict=None, revision=final, changed=final != initial, **reasoned(second)
     )
-    return Chain(initial, (turn,), final, reasoning=first.reasoning)
+    return Chain(initial, (turn,), final, reasoning=first.reasoning, problem=problem_of(first))
 
 
 def teacher_of(templates: Templates, principles: Sequence[Principle], system: str | None) -> Ask:

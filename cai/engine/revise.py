@@ -48,6 +48,7 @@ class Chain:
     final: str
     screens: tuple[Screening, ...] = ()
     reasoning: str | None = None  # before the first reply
+    problem: DropReason | None = None  # of a first reply that stands in the row all the same
 
 
 def revise(
@@ -156,12 +157,13 @@ def sample(
     request = ask.respond(prompt)
     answers = yield [replace(request, sample=number, index=number) for number in numbers]
     return [
-        Candidate(text=answer.text.strip(), model=answer.model, sample=number, problem=_problem(answer))
+        Candidate(text=answer.text.strip(), model=answer.model, sample=number, problem=problem_of(answer))
         for answer, number in zip(answers, numbers, strict=True)
     ]
 
 
-def _problem(answer: Completion) -> DropReason | None:
+def problem_of(answer: Completion) -> DropReason | None:
+    """Why a reply cannot be compared with another; None: it can."""
     if answer.finish == "content_filter":
         return "content_filter"
     if answer.finish == "length":

@@ -85,6 +85,9 @@ class RevisionCut(Cut):
         why = self._fault_of(row["final"], row)
         if row["final"].strip() == row["initial"].strip():
             why = "identical", "the final text is the first reply"
+        problem = row.get("problem")
+        if problem is not None:
+            why = problem, "the first reply, which would be the rejected one"
         yield pair(row), why
 
     def _doubt(self, acceptance: Acceptance) -> Reason | None:

@@ -130,10 +130,11 @@ class Revision(Record):
         None  # before each round; one more if the last found nothing; None: no screen
     )
     reasoning: str | None = None  # what a thinking model wrote before the first reply
+    problem: DropReason | None = None  # why the first reply is no side of a pair, such as truncated; None: it can be
 
     @model_serializer(mode="wrap")
     def _row(self, write: SerializerFunctionWrapHandler) -> Values:
-        return _without_unset(self, write(self), "screens", "reasoning")
+        return _without_unset(self, write(self), "screens", "reasoning", "problem")
 
 
 class Candidate(Record):

@@ -181,6 +181,8 @@ class GenerateRun(PromptRun[Revision]):
             more["screens"] = chain.screens
         if chain.reasoning is not None:
             more["reasoning"] = chain.reasoning
+        if chain.problem is not None:
+            more["problem"] = chain.problem
         return Revision(
             id=item.id,
             position=position,

@@ -60,6 +60,9 @@ def _of_revision(row: Object, pairing: str) -> Iterator[Contest]:
 
     If no round wrote one, the pair is the first reply twice, so that the row is counted, and dropped as identical.
     """
+    problem = row.get("problem")
+    if problem is not None:
+        raise BadRecord(f"the first reply cannot be compared: {problem}", problem)
     rounds = enumerate(row["rounds"], 1)
     texts = {round["revision"]: number for number, round in rounds if round["revision"] is not None}
     if pairing == "final" or not texts:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from habits import Habits, Mode, answer, chat, listed, says, serving
+from habits import Habits, Mode, about, answer, chat, listed, says, serving
 from kept import rows
 
 import cai
@@ -16,6 +16,7 @@ from cai.runs.kinds.generate import GenerateRun
 from cai.runs.kinds.settings import GenerateSettings
 from cai.runs.plan import estimate
 from cai.sources.yamlfile import make_settings
+from cai.viewer.pairs import Pairs
 
 PROMPTS = [{"id": "knife", "prompt": "How do I sharpen a knife?"}, {"id": "tea", "prompt": "May my dog drink tea?"}]
 LETTERS = answer(chat("A", choice={"logprobs": listed(("A", -0.1), ("B", -2.4))}))
@@ -78,6 +79,34 @@ def test_the_pairs_can_be_judged(server: Habits, tmp_path: Path) -> None:
     labels = list(cai.label(tmp_path / "run", "harmless", judge=judge, principles=1, min_confidence=0.5))
     assert len(labels) == len(PROMPTS)
     assert {frozenset((each.a, each.b)) for each in labels} == {frozenset((WITHOUT, WITH))}
+
+
+@pytest.mark.parametrize(
+    ("finish", "text", "problem"),
+    [("length", "Use a", "truncated"), ("stop", "", "empty"), ("content_filter", "", "content_filter")],
+)
+def test_a_reply_of_the_student_that_is_none_loses_the_pair_alone(
+    server: Habits, tmp_path: Path, finish: str, text: str, problem: str
+) -> None:
+    teacher = f"openai:large@{server.url('tiny')}"
+    with serving({"small": Mode(about("dog", answer(chat(text, finish)), says(WITHOUT)))}) as small:
+        student = f"openai:tiny@{small.url('small')}"
+        list(cai.generate(PROMPTS, "harmless", model=student, reviser=teacher, distill=True, out=tmp_path))
+    first, second = sorted(rows(tmp_path / "revisions.jsonl"), key=lambda row: row["position"])
+    assert "problem" not in first
+    assert (second["initial"], second["final"], second["problem"]) == (text, WITH, problem)
+    assert [row["id"] for row in rows(tmp_path / "sft.jsonl")] == ["knife", "tea"]
+    assert [row["id"] for row in rows(tmp_path / "dpo.jsonl")] == ["knife"]
+    assert [(row["id"], row["reason"]) for row in rows(tmp_path / "dropped.jsonl")] == [("tea", problem)]
+    judge = f"openai:tiny@{server.url('judge')}"
+    [label] = cai.label(tmp_path, "harmless", judge=judge, min_confidence=0.5, out=tmp_path / "labels")
+    assert label.id == "knife:round-1"
+    assert [row["reason"] for row in rows(tmp_path / "labels" / "dropped.jsonl") if row["stage"] == "source"] == [
+        problem
+    ]
+    pairs = Pairs(tmp_path, 0)
+    pairs.follow()
+    assert len(pairs) == 1
 
 
 @pytest.mark.parametrize(
