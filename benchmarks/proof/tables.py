@@ -85,9 +85,11 @@ def is_refused(row: Row, number: int) -> bool:
     return refusal(texts_of(row)[number], row["prompt"][-1]["content"]) == "full"
 
 
-def shown(estimate: Estimate, scale: float = 100) -> str:
-    """An estimate with its interval."""
-    return f"{estimate.value * scale:+.0f} ({estimate.low * scale:+.0f} to {estimate.high * scale:+.0f})"
+def shown(estimate: Estimate, sign: str = "") -> str:
+    """An estimate in per cent with its interval; sign: "+" for a difference."""
+    numbers = (estimate.value, estimate.low, estimate.high)
+    value, low, high = ["unknown" if number is None else f"{100 * number:{sign}.0f}" for number in numbers]
+    return f"{value} ({low} to {high})"
 
 
 def share(values: Iterable[bool]) -> str:
@@ -120,13 +122,14 @@ def cells(rows: list[Row], number: int, verdicts: dict[tuple[str, str, str], flo
     cells = [f"n {len(rows)}", f"refuses {share(refused)}", f"{sum(words) / len(words):.0f} words"]
     if number:
         changed = sum(texts_of(row)[number] != texts_of(row)[0] for row in rows)
-        cells += [f"changed {changed}", shown(difference(refused, [is_refused(row, 0) for row in rows], 1)) + " points"]
+        cells += [
+            f"changed {changed}",
+            shown(difference(refused, [is_refused(row, 0) for row in rows], 1), "+") + " points",
+        ]
         won = {row["id"]: [value] for row in rows if (value := outcome(row, number, verdicts)) is not None}
         if won and verdicts:
             rate = win_rate(won)
-            cells.append(
-                f"win rate {rate.value * 100:.0f} % ({rate.low * 100:.0f} to {rate.high * 100:.0f}), n {rate.n}"
-            )
+            cells.append(f"win rate {shown(rate)} %, n {rate.n}")
     return " | ".join(cells)
 
 
