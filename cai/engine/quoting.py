@@ -40,7 +40,7 @@ class Quoting:
 
 def before(text: str, *tags: str) -> str:
     """What a text says before the first of some tags, which a model may misspell (`</new_ Reply>`) or escape."""
-    for tag in tags:
+    for tag in filter(None, tags):
         found = _tag(tag).search(careless(text))
         if found is not None:
             text = text[: found.start()]

@@ -271,8 +271,7 @@ class Ask:
         begin, ends = self._templates.prefix["revise"], self._templates.stop["revise"]
         if "revise" not in self._quoting:
             return answer.strip().removeprefix(begin).strip()
-        text = before(answer, *ends)
-        return before(after(text, begin), begin) if begin else text
+        return before(after(before(answer, *ends), begin), begin)
 
     def _question(self, name: str, principle: Principle) -> str:
         key = (name, principle.id)

@@ -26,20 +26,28 @@ from cai.rewards.completions import Completions
 from cai.rewards.conditioned import AskConditioned
 from cai.rewards.reward import Rated, groups_of, reply_id
 from cai.rewards.scoring import ByGroup, ByPoint, Group, Scoring
-from cai.rewards.settings import Law
+from cai.rewards.settings import Law, RewardSettings
 from cai.sources.conversations import prompt_hash
 
 
 class JudgeReward:
     """A judge that rates replies under principles, drawn for each prompt by weight and the same for all replies to it.
 
-    calls: asks the judge of `settings`. law: None: that of `settings`. Raises UsageError if the judge cannot be asked
-    so, TemplateError if a question cannot be worded. A call raises Unreadable if the first answers cannot be read.
+    calls: asks the judge. settings: None: those of the calls. law: None: that of the settings. Raises UsageError if the
+    judge cannot be asked so, TemplateError if a question cannot be worded. A call raises Unreadable if the first
+    answers cannot be read.
     """
 
-    def __init__(self, name: str, calls: RewardCalls, completions: Completions, law: Law | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        calls: RewardCalls,
+        completions: Completions,
+        law: Law | None = None,
+        settings: RewardSettings | None = None,
+    ) -> None:
         self.name = name
-        settings = calls.settings
+        settings = settings or calls.settings
         self.law = load_constitution(settings.constitution if law is None else law)
         self._calls, self._completions, self._settings = calls, completions, settings
         self._templates = load_templates(settings.templates)

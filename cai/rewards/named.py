@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
+from cai.calls.model import spec_of
 from cai.errors import UsageError
+from cai.models import open_model
+from cai.models.specs import without_address
 from cai.rewards.calls import RewardCalls
 from cai.rewards.completions import Completions
 from cai.rewards.functions import FUNCTION, FunctionReward, format_penalty, function_of, length_penalty
 from cai.rewards.judge import JudgeReward
 from cai.rewards.model import ModelReward
 from cai.rewards.reward import Reward, Weighted
-from cai.rewards.settings import RewardSettings
 from cai.texts.wording import close_to
 
 EXAMPLE = 'write such as "1.0:judge,0.5:length"'
 
 
-def read_rewards(text: str, settings: RewardSettings, folder: Path) -> list[Weighted]:
-    """The rewards of a text, in order; what models answer is kept in `folder`.
+def read_rewards(text: str, calls: RewardCalls, completions: Completions) -> list[Weighted]:
+    """The rewards of a text, in order; what models answer is kept by the calls, what they gave by the completions.
 
     Each part is NAME or WEIGHT:NAME, and NAME one of: judge, or judge:LAW for a constitution of its own; reward:PATH;
     length, or length:CHARACTERS; format; module:function. Raises UsageError for a part that cannot be.
     """
-    calls, completions = RewardCalls(folder, settings), Completions(folder)
     rewards = []
     for weight, name in weighted_names(text):
         rewards.append(Weighted(weight, _reward(name, calls, completions)))
     return rewards
+
+
+def read_watch(spec: str, rewards: Sequence[Weighted], calls: RewardCalls, completions: Completions) -> Reward:
+    """A model that takes no part, to rate replies that the rewards rate: a reward model, or a judge point by point.
+
+    Raises UsageError if a reward asks the same model, which would be pleased whenever that is.
+    """
+    watch: JudgeReward | ModelReward
+    can = open_model(spec, calls.settings.connection).can
+    if can.reward and can.condition is None:
+        watch = ModelReward("watch", calls, completions, spec)
+    else:
+        changed = {"judge": spec, "scoring": "point", "protocol": None}
+        watch = JudgeReward("watch", calls, completions, settings=calls.settings.model_copy(update=changed))
+    for _, reward in rewards:
+        if isinstance(reward, JudgeReward | ModelReward) and spec_of(reward.model) == spec_of(watch.model):
+            raise UsageError(f"watch {without_address(spec)} gives the rewards itself: name a model that takes no part")
+    return watch
 
 
 def weighted_names(text: str) -> list[tuple[float, str]]:

@@ -93,15 +93,17 @@ def plan_rewards(
     loaded.check(method)
     settings = make_settings(RewardSettings, {"seed": loaded.config.seed, **(judging or {})})
     with tempfile.TemporaryDirectory() as empty:
-        rewards = open_rewards(method, loaded.config.reward, reward, settings, Path(empty))
+        rewards, watch = open_rewards(method, loaded.config, reward, None, settings, Path(empty))
     rows = load_rows(data, method, eval_data=eval_data, split=loaded.config.split)
     shape = _shape(method, loaded.config, len(rows.train), len(rows.eval))
     trained = islice(cycle(_prompts(rows.train)), shape["batches"] * shape["prompts"])
-    held = chain.from_iterable(repeat(_prompts(rows.eval), shape["evaluations"]))
+    held = list(chain.from_iterable(repeat(_prompts(rows.eval), shape["evaluations"])))
     alone = [each for each in rewards if not _compares(each, settings)]  # a held-out reply is alone
     asked = estimate(rewards, trained, shape["replies"], shape["reply_length"])
     for name, more in estimate(alone, held, 1, shape["reply_length"]).items():
         asked[name] = _sum(asked[name], more)
+    if watch is not None:
+        asked |= estimate([Weighted(1.0, watch)], held, 1, shape["reply_length"])
     return RewardPlan(method=method, held_out=len(rows.eval), rewards=asked, **shape)
 
 

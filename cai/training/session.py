@@ -163,6 +163,8 @@ class Session:
                     self.folder.write(seconds=self._seconds())
                     self.tell(f"stopped; run the same command again to resume from {self.folder.last_checkpoint()}")
                     raise KeyboardInterrupt
+                if self.recorder.ended_by is not None:
+                    self.notes.append(f"stopped at step {trainer.state.global_step}: {self.recorder.ended_by}")
                 self._finish(trainer)
         except LossNotFinite as error:
             self.folder.write(seconds=self._seconds())
@@ -220,7 +222,8 @@ class Session:
         # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
         dtype = "float32" if config.full else plan.dtype
         parts = self.folder, self.stopper, self.tell, self.progress
-        recorder = with_hooks("transformers:TrainerCallback", Recorder)(*parts)
+        stops = bool(config.stop_on_goodhart)
+        recorder = self.recorder = with_hooks("transformers:TrainerCallback", Recorder)(*parts, stops=stops)
         model = opening.open_model(self.base, dtype, plan.attention, scores=scores, quantize=config.quantize)
         adapter = embeddings.new_adapter(config, self.base, model, self.tokenizer, self.tell, scores=scores)
         hooks: Values = {"on_eval": self._on_eval, "on_reference": self._on_reference}

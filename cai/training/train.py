@@ -68,6 +68,7 @@ def train(
     flags: Mapping[str, Any] | None = None,
     eval_data: str | Path | None = None,
     reward: Any = None,
+    watch: Any = None,
     judging: Mapping[str, Any] | None = None,
     tell: Callable[[str], None] = log.info,
     progress: Progress | None = None,
@@ -78,7 +79,8 @@ def train(
     records. model: local, a folder (an adapter's too, which is then trained further), a .gguf file or a name on the
     hub. flags: keys that override the config file's, such as {"lora.rank": 8}. reward: of online methods, in place of
     that key: a function f(prompts, replies) that returns a number or None for each reply, a `Reward`, or a list of
-    (weight, one of these). It is recognised by its name: a changed function needs another folder. judging: settings of
+    (weight, one of these). It is recognised by its name: a changed function needs another folder. watch: the same for
+    one reward that takes no part, and rates held-out replies. judging: settings of
     `RewardSettings`, by which judges give rewards. progress: is given the metrics of every step.
 
     Called again with the same data, model and config it resumes from the last checkpoint, and if it is finished,
@@ -89,7 +91,8 @@ def train(
         raise UsageError(f"no training method is called {method!r}; {nearest(method, METHODS)}")
     check_there(data)
     need_train()
-    loaded = load_config(config, {**(flags or {}), **key_of(reward)})
+    given = {**(flags or {}), **key_of(reward), **key_of(watch, "watch")}
+    loaded = load_config(config, given)
     loaded.check(method)
     check_quantize(loaded.config)
     check_trl(method, loaded)
@@ -97,15 +100,16 @@ def train(
     if not processes.is_main_process:
         tell = log.debug
     asking = _judging(judging, loaded, processes)
-    rewards = open_rewards(method, loaded.config.reward, reward, asking, _calls_folder(Path(out), processes))
+    calls_folder = _calls_folder(Path(out), processes)
+    rewards = open_rewards(method, loaded.config, reward, watch, asking, calls_folder)
     under = under_principles(loaded.config)
     rows = load_rows(data, method, eval_data=eval_data, split=loaded.config.split, under=under)
     with processes.main_process_first():  # it may unpack the base, and makes the folder
         base = find_base(model)
         _check_base(base, method, loaded)
         identity = _identity(method, rows, base, loaded)
-        if rewards:
-            identity["rewards"] = identity_of(rewards)
+        if rewards.weighted:
+            identity["rewards"] = identity_of(rewards.weighted)
         folder = TrainFolder(Path(out), identity, writes=processes.is_main_process)
     with folder:
         summary = _finished(folder, tell)
@@ -114,14 +118,14 @@ def train(
         if "typed" not in folder.record:
             options = {"model": model, "config": config, "eval_data": eval_data}
             options |= {name: value for name, value in (judging or {}).items() if name in OF_REWARDS}
-            command = _command(method, data, options, {**(flags or {}), **key_of(reward)})
+            command = _command(method, data, options, given)
             folder.write(typed=command, started_in=seen_from(folder.path, Path()))
         loaded = _with_settled(loaded, folder, processes.num_processes)
         try:
             with rating(rewards) as rater, errors_of_trackers():
                 return Session(rows, base, loaded, folder, provenance(data), processes, tell, progress, rater).run()
         finally:
-            if rewards:
+            if rewards.weighted:
                 folder.write(**_cost(folder.path))
 
 

@@ -11,6 +11,8 @@ from reward_judges import rewards
 
 from cai import read_calls
 from cai.errors import UsageError
+from cai.rewards.calls import RewardCalls
+from cai.rewards.completions import Completions
 from cai.rewards.named import read_rewards
 from cai.rewards.reward import Reward
 from cai.rewards.settings import RewardSettings
@@ -31,7 +33,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def named(trained: Path, folder: Path) -> Reward:
-    [(_, reward)] = read_rewards(f"reward:{trained}", RewardSettings(), folder)
+    calls = RewardCalls(folder, RewardSettings())
+    [(_, reward)] = read_rewards(f"reward:{trained}", calls, Completions(folder))
     return reward
 
 

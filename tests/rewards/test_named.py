@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai.errors import CaiError, UsageError
+from cai.rewards.calls import RewardCalls
+from cai.rewards.completions import Completions
 from cai.rewards.judge import JudgeReward
 from cai.rewards.named import most_calls, read_rewards, weighted_names
 from cai.rewards.settings import RewardSettings
@@ -51,7 +53,8 @@ def test_rewards_are_named_with_their_weights(text: str, expected: list[tuple[fl
 )
 def test_a_text_that_names_no_rewards_is_refused_in_a_line(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(CaiError, match=problem) as error:
-        read_rewards(text, RewardSettings(judge="recorded:none.jsonl"), tmp_path)
+        calls = RewardCalls(tmp_path, RewardSettings(judge="recorded:none.jsonl"))
+        read_rewards(text, calls, Completions(tmp_path))
     assert "\n" not in str(error.value)
 
 
@@ -66,7 +69,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 def test_two_constitutions_are_two_rewards_of_one_judge(tmp_path: Path) -> None:
     settings = RewardSettings(judge="openai:gpt-4.1-mini", principles=2)
-    rewards = read_rewards("judge:harmless,0.5:judge:helpful,length", settings, tmp_path / "run")
+    calls = RewardCalls(tmp_path, settings)
+    rewards = read_rewards("judge:harmless,0.5:judge:helpful,length", calls, Completions(tmp_path))
     helpful = rewards[1].reward
     assert isinstance(helpful, JudgeReward) and helpful.law.name == "helpful"
     assert [(weight, reward.name) for weight, reward in rewards] == [

@@ -158,7 +158,7 @@ class _Curve(NamedTuple):
     mark: str  # of its evaluations
 
 
-REWARDS, SHARES = "reward", "pairs that chosen wins"  # labels of axes
+REWARDS, SHARES, CHANGE = "reward", "pairs that chosen wins", "change, held-out"  # labels of axes
 # Each image: its title, and the curves of each plot in it by the label of its axis. Of DPO and KTO the rewards are beta
 # times the gain in log probability over the reference; of ORPO the log odds of a reply, of SimPO and CPO beta times its
 # log probability. KTO has no pairs to share.
@@ -183,6 +183,7 @@ PLOTS: dict[str, tuple[str, dict[str, Sequence[_Curve]]]] = {
         "Rewards of the model's own replies",
         {
             REWARDS: (_Curve("reward", "reward", AFTER, "s"),),
+            CHANGE: (_Curve("reward_change", "reward", AFTER, "s"), _Curve("watch_change", "watch", BEFORE, "v")),
             "nats": (_Curve("kl", "KL a token", AFTER, "s"), _Curve("entropy", "entropy", BEFORE, "v")),
             "tokens": (_Curve("completions/mean_length", "length", AFTER, "s"),),
             "share": (
@@ -222,7 +223,7 @@ def figure_of(name: str, lines: Lines) -> Any:
     for axes, label in zip(all_axes, labels, strict=True):
         _draw(axes, lines, measured[label])
         axes.set_ylabel(label)
-        if label == REWARDS:
+        if label in (REWARDS, CHANGE):
             axes.axhline(0, color=GREY, linewidth=1)
         if label == SHARES:
             axes.axhline(0.5, color=GREY, linewidth=1, linestyle="--")

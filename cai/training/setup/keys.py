@@ -115,6 +115,14 @@ class TrainConfig(Record):
         description="dpo, kto: when to compute the reference's log-probabilities (default: once, if that is cheaper).",
     )
     reward: str | None = Field(None, description="What a reply is worth: see docs/online.md.")
+    watch: str | None = Field(
+        None,
+        description="Model that takes no part, reward:PATH or a judge under -c: it rates the held-out replies of each "
+        "evaluation, to see whether the reward rises while this falls (Goodhart's law).",
+    )
+    stop_on_goodhart: bool | None = Field(
+        None, strict=True, description="End the training when --watch sees that (default false: it warns)."
+    )
     generations: Annotated[int, Field(strict=True, ge=2)] | None = Field(
         None, description="Replies to each prompt of a step, which are compared (default: rloo 4, grpo 8, ppo 2)."
     )

@@ -11,12 +11,15 @@ from typing import Literal
 Kind = Literal["chat", "pairs", "graded", "labels", "revisions", "candidates", "prompts", "text", "unknown"]
 
 CHAT = ("cai chat THIS", "cai generate PROMPTS --constitution harmless --model hf:THIS")
-REPLIES = ("reward", "generations", "reply_length", "temperature", "iterations", "mask_truncated")  # keys of the config
+REPLIES = (  # keys of the config
+    "reward", "watch", "stop_on_goodhart", "generations", "reply_length", "temperature", "iterations", "mask_truncated",
+)  # fmt: skip
 VALUES = ("discount", "gae_lambda", "value_weight")
 OF_REPLIES = (*REPLIES, *VALUES)
 REWARDS = (
     ("eval_reward_before", "held-out reward before"),
     ("eval_reward", "held-out reward"),
+    ("eval_watch", "held-out rating by watch"),
     ("kl", "KL a token"),
 )
 JUDGE = ("cai label SOURCE --constitution harmless --judge reward:THIS", "cai judge bench --judge reward:THIS")
@@ -200,7 +203,7 @@ METHODS: dict[str, Method] = {
         after_sft=True,
         keys=("loss", *REPLIES, "beta"),
         loss="dapo",
-        losses=("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
+        losses=("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo"),
         width=1,
         shown=REWARDS,
     ),
@@ -251,6 +254,7 @@ FIXED = {
     "sync_ref_model": "checkpoints do not save a reference that changes, so a resumed training would use another",
     "steps_per_generation": "the replies of a step are written together, so that a checkpoint loses none",
     "generation_batch_size": "it is batch_size: a checkpoint between replies and step would lose them",
+    "off_policy_mask_threshold": "every reply is written by the model that learns from it",
     "num_generations_eval": "a held-out prompt is answered once", "use_vllm": "it cannot be installed beside training",
     "auto_find_batch_size": "rows_at_once is lowered if memory runs out",
     "model_init_kwargs": "cai opens the model", "ddp_find_unused_parameters": "every weight that trains is used",

@@ -133,12 +133,20 @@ class Recorder:
     """
 
     def __init__(
-        self, folder: TrainFolder, stopper: Stopper, warn: Callable[[str], None], progress: Progress | None
+        self,
+        folder: TrainFolder,
+        stopper: Stopper,
+        warn: Callable[[str], None],
+        progress: Progress | None,
+        *,
+        stops: bool = False,
     ) -> None:
+        """stops: whether the training ends once its reward is gamed."""
         self._folder = folder
         self._stopper = stopper
         self._warn = warn
         self._progress = progress
+        self._stops = stops
         self._tokens = 0.0  # of this session, as far as TRL counted when it last logged
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -151,14 +159,19 @@ class Recorder:
             self._watch.see(state.global_step, entry)  # the session before has warned of it
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Object, **rest: Any) -> None:
-        if not state.is_world_process_zero or "train_runtime" in logs:
+        if "train_runtime" in logs:
+            return
+        warnings = self._watch.see(state.global_step, logs)
+        if self._stops and self._watch.gamed is not None:  # in every process, since all have these numbers
+            control.should_training_stop = True
+        if not state.is_world_process_zero:
             return
         now = time.monotonic()
         metrics = {"step": state.global_step, "steps": state.max_steps, **logs}
         for name in ("eval_num_tokens", "num_tokens"):
             if name in logs:
                 metrics[name] = logs[name] + self._before
-        for line in self._watch.see(state.global_step, logs):
+        for line in warnings:
             self._warn(line)
         if "loss" in logs:
             tokens = logs.get("num_tokens", 0.0)
@@ -171,6 +184,11 @@ class Recorder:
         self._folder.add(metrics)
         if self._progress is not None:
             self._progress(metrics)
+
+    @property
+    def ended_by(self) -> str | None:
+        """Why the training ended before its last step, if its reward is gamed and it was to stop then."""
+        return self._watch.gamed if self._stops else None
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **rest: Any) -> None:
         from torch.nn.utils import get_total_norm

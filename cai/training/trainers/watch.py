@@ -8,6 +8,7 @@ from statistics import fmean
 from cai.records import Object
 
 LENGTH, ALIKE = "completions/mean_length", "frac_reward_zero_std"  # of the model's own replies
+PLEASED, RATED = "eval_reward_change", "eval_watch_change"  # of held-out replies, each with its standard error
 WATCHED = (
     "entropy", "rewards/chosen", "rewards/margins", "logps/chosen", "eval_rewards/margins", "eval_logps/chosen",
     LENGTH, ALIKE,
@@ -23,6 +24,8 @@ FALL = 0.1
 GROWTH = 2.0
 # In most groups no reply is better than another, so most of a step is spent on nothing.
 MOSTLY = 0.8
+# Standard errors by which a change of held-out numbers is taken for one.
+SURE = 2.0
 # Half the entropy: the effective number of next tokens, e^H, has shrunk to its square root.
 ENTROPY = 0.5
 
@@ -38,6 +41,7 @@ class Watch:
         self._beta = beta
         self._values: dict[str, list[float]] = defaultdict(list)
         self._kinds: set[str] = set()  # of warnings so far
+        self.gamed: str | None = None  # how the reward and the judge who takes no part have moved apart
 
     def see(self, step: int, metrics: Object) -> list[str]:
         """Warnings that this entry gives rise to, each kind once in a training."""
@@ -51,6 +55,7 @@ class Watch:
             "entropy": self._entropy(),
             "length": self._length(),
             "alike": self._alike(),
+            "goodhart": self._goodhart(metrics),
         }
         for kind, text in texts.items():
             if text is not None and kind not in self._kinds:
@@ -119,3 +124,21 @@ class Watch:
             f"in {means[1]:.0%} of the groups all replies got the same reward, and nothing is learnt from them: raise "
             "generations or temperature, or take a reward that tells them apart"
         )
+
+    def _goodhart(self, metrics: Object) -> str | None:
+        """Of an evaluation: who takes no part likes the replies less, and the rewards, if known, like them more."""
+        rated = metrics.get(RATED)
+        if rated is None or rated >= -SURE * metrics["eval_watch_error"]:
+            return None
+        pleased = metrics.get(PLEASED)
+        rise = "the reward is not known for single replies"
+        if pleased is not None:
+            if pleased <= SURE * metrics["eval_reward_error"]:
+                return None
+            rise = f"the reward rose by {pleased:.3g}"
+        self.gamed = (
+            f"{rise}, and the rating of held-out replies by --watch fell by {-rated:.3g} ± "
+            f"{SURE * metrics['eval_watch_error']:.2g}: the model learns to please the reward alone (Goodhart's law). "
+            "Stop earlier, raise beta, or have several judges give the reward"
+        )
+        return self.gamed

@@ -37,7 +37,7 @@ from cai.training.trainers.online.values import (
 
 # γ = 1 as in Ziegler et al. 2019: a reply is short, and only its end is rewarded. λ and weight as in their code.
 DISCOUNT, DECAY, WEIGHT = 1.0, 0.95, 0.1
-OF_GRPO = ("importance_sampling_level", "off_policy_mask_threshold", "multi_objective_aggregation", "scale_rewards")
+OF_GRPO = ("importance_sampling_level", "multi_objective_aggregation", "scale_rewards")
 
 
 class Clipped(Rollouts):

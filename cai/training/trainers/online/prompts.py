@@ -38,6 +38,10 @@ class Prompts(Rows):
             raise UsageError(
                 f"no loss of {self.data.method} is called {config.loss!r}; {nearest(config.loss, method.losses)}"
             )
+        if config.watch is not None and not self.data.eval:
+            raise UsageError(f"watch {config.watch} has no held-out replies to rate: set eval_data, or split below 1")
+        if config.stop_on_goodhart and config.watch is None:
+            raise UsageError("stop_on_goodhart needs watch, a judge that takes no part, such as reward:FOLDER")
         if method.loss:
             yield self.loaded.setting("loss", method.loss)
         for name, value in DEFAULTS[self.data.method].items():

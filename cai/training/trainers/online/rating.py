@@ -8,22 +8,31 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cai.errors import RunError, UsageError
 from cai.records import Message, Values
-from cai.rewards.calls import settled
+from cai.rewards.calls import RewardCalls, settled
+from cai.rewards.completions import Completions
 from cai.rewards.functions import FunctionReward
 from cai.rewards.judge import JudgeReward
 from cai.rewards.model import ModelReward
-from cai.rewards.named import read_rewards
+from cai.rewards.named import read_rewards, read_watch
 from cai.rewards.reward import Reward, Weighted
 from cai.rewards.settings import RewardSettings
 from cai.texts.wording import counted
+from cai.training.setup.keys import TrainConfig
 from cai.training.setup.methods import METHODS
 
 Conversations = Sequence[Sequence[Message]]
 Numbers = list[float | None]
+
+
+class Rewards(NamedTuple):
+    """What rates the replies of a training."""
+
+    weighted: tuple[Weighted, ...] = ()  # of which the sum is learnt; none: the method takes none
+    watch: Reward | None = None  # takes no part, and rates held-out replies
 
 
 def weighted(rewards: Any) -> list[Weighted]:
@@ -40,29 +49,36 @@ def weighted(rewards: Any) -> list[Weighted]:
     return found
 
 
-def key_of(rewards: Any) -> Values:
-    """The key `reward` of the config for rewards from Python: their weights and names; {} for none, or for text."""
+def key_of(rewards: Any, key: str = "reward") -> Values:
+    """The key of the config for rewards from Python, their weights and names; {} for none."""
     if rewards is None:
         return {}
     if isinstance(rewards, str):
-        return {"reward": rewards}
-    return {"reward": ",".join(f"{weight:g}:{reward.name}" for weight, reward in weighted(rewards))}
+        return {key: rewards}
+    return {key: ",".join(f"{weight:g}:{reward.name}" for weight, reward in weighted(rewards))}
 
 
 def open_rewards(
-    method: str, text: str | None, rewards: Any, judging: RewardSettings, folder: Path
-) -> tuple[Weighted, ...]:
-    """The rewards of a training, from Python or as a text names them; none if its method takes none.
+    method: str, config: TrainConfig, rewards: Any, watch: Any, judging: RewardSettings, folder: Path
+) -> Rewards:
+    """The rewards of a training, from Python or as its config names them; none if its method takes none.
 
     What their models answer is kept in `folder`. Raises UsageError if none is named, or one cannot be.
     """
     if not METHODS[method].online:
-        return ()
+        return Rewards()
+    text = config.reward
     if text is None:
         raise UsageError(f"{method} needs a reward: --reward reward:FOLDER, judge, length, format or MODULE:FUNCTION")
-    if rewards is None or isinstance(rewards, str):
-        return tuple(read_rewards(text, judging, folder))
-    return tuple(weighted(rewards))
+    calls, completions = RewardCalls(folder, judging), Completions(folder)
+    given = (
+        [*read_rewards(text, calls, completions)] if rewards is None or isinstance(rewards, str) else weighted(rewards)
+    )
+    if watch is not None and not isinstance(watch, str):
+        [(_, watch)] = weighted(watch)
+    elif config.watch is not None:
+        watch = read_watch(config.watch, given, calls, completions)
+    return Rewards(tuple(given), watch)
 
 
 def identity_of(rewards: Sequence[Weighted]) -> list[Values]:
@@ -72,12 +88,12 @@ def identity_of(rewards: Sequence[Weighted]) -> list[Values]:
 
 
 @contextmanager
-def rating(rewards: Sequence[Weighted]) -> Iterator[Rater | None]:
+def rating(rewards: Rewards) -> Iterator[Rater | None]:
     """Who rates replies, if there are rewards; closed at the end."""
-    if not rewards:
+    if not rewards.weighted:
         yield None
         return
-    rater = Rater(rewards)
+    rater = Rater(*rewards)
     try:
         yield rater
     finally:
@@ -87,8 +103,9 @@ def rating(rewards: Sequence[Weighted]) -> Iterator[Rater | None]:
 class Rater:
     """Asks rewards in a loop of their own, in one thread for the whole session."""
 
-    def __init__(self, rewards: Sequence[Weighted]) -> None:
+    def __init__(self, rewards: Sequence[Weighted], watch: Reward | None = None) -> None:
         self.rewards = tuple(rewards)
+        self.watch = watch
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cai rewards", daemon=True)
         self._thread.start()
@@ -98,16 +115,23 @@ class Rater:
         """The rewards in a sentence."""
         return ", ".join(reward.name for _, reward in self.rewards)
 
-    def rate(self, prompts: Conversations, replies: Sequence[str]) -> list[Numbers]:
-        """Of each reward, a number for each reply or None; raises CaiErrors, for numbers too that cannot be."""
-        return asyncio.run_coroutine_threadsafe(self._all(prompts, replies), self._loop).result()
+    def rate(self, prompts: Conversations, replies: Sequence[str], *, held_out: bool = False) -> list[Numbers]:
+        """Of each reward, a number for each reply or None; raises CaiErrors, for numbers too that cannot be.
 
-    async def _all(self, prompts: Conversations, replies: Sequence[str]) -> list[Numbers]:
-        return await settled(_asked(reward, prompts, replies) for _, reward in self.rewards)
+        held_out: whether `watch`, if there is one, rates them, too; its numbers come last.
+        """
+        asked = [reward for _, reward in self.rewards]
+        if held_out and self.watch is not None:
+            asked.append(self.watch)
+        return asyncio.run_coroutine_threadsafe(self._all(asked, prompts, replies), self._loop).result()
+
+    async def _all(self, asked: list[Reward], prompts: Conversations, replies: Sequence[str]) -> list[Numbers]:
+        return await settled(_asked(reward, prompts, replies) for reward in asked)
 
     def close(self) -> None:
         """Release what the rewards hold, and end the thread."""
-        closing = settled(reward.close() for _, reward in self.rewards)
+        every = [reward for _, reward in self.rewards]
+        closing = settled(reward.close() for reward in (*every, *filter(None, [self.watch])))
         try:
             asyncio.run_coroutine_threadsafe(closing, self._loop).result()
         finally:

@@ -6,14 +6,17 @@ of these does a checkpoint hold all that a resumed training needs. Some hooks ar
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from operator import mul
 from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, ModelStopped
 from cai.records import Object
 from cai.training.trainers.loop import Guarded
+from cai.training.trainers.online.goodhart import HeldOut
 from cai.training.trainers.online.measures import text_measures
 from cai.training.trainers.online.rating import Numbers, Rater
 
@@ -36,6 +39,8 @@ class Rollouts(Guarded):
         # TRL wants functions, of which only the names are used: `_calculate_rewards` asks the rater.
         names = [_named(reward.name) for _, reward in rater.rewards]
         super().__init__(reward_funcs=names, **parts)
+        folder = Path(self.args.output_dir).parent
+        self._held_out = HeldOut(folder, writes=self.accelerator.is_main_process)
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         """TRL's, whose order depends on the epoch: TRL's own would begin with that of the first one after a resume."""
@@ -50,17 +55,34 @@ class Rollouts(Guarded):
 
         replies = [turns[0]["content"] for turns in completions]
         columns = self._rated(prompts, replies)
+        weights = [weight for weight, _ in self.rater.rewards]
+        columns, watched = columns[: len(weights)], columns[len(weights) :]
         metrics = self._metrics[self._mode()]
         for (_, reward), numbers in zip(self.rater.rewards, columns, strict=True):
             metrics[f"rewards/{reward.name}/unknown"].append(self._mean([number is None for number in numbers]))
         for name, values in text_measures(replies).items():
             metrics[name].append(self._mean(values))
-        weights = [weight for weight, _ in self.rater.rewards]
         rows = [numbers_of(row, weights) for row in zip(*columns, strict=True)]
         rewards = self.accelerator.gather(torch.tensor(rows, device=self.accelerator.device))
         if self.model.training:
             self._count_unrated(bool(rewards.isnan().all()))
+        elif watched:
+            sums = [math.fsum(map(mul, row, weights)) for row in rows]
+            self._held_out.add(self._gathered(sums), self._gathered(watched[0]))
         return rewards
+
+    def _gathered(self, numbers: Sequence[float | None]) -> Numbers:
+        """The numbers of all processes; NaN is None."""
+        from accelerate.utils import gather_object
+
+        return [None if number is None or math.isnan(number) else number for number in gather_object(list(numbers))]
+
+    def log(self, *rest: Any, **named: Any) -> None:
+        if not self.model.training:
+            first = self.state.global_step == 0
+            for name, number in self._held_out.measures(first=first).items():
+                self._metrics["eval"][name].append(number)
+        super().log(*rest, **named)
 
     def _rated(self, prompts: Any, replies: Sequence[str]) -> list[Numbers]:
         """The numbers for the replies of this process; if a reward fails in one process, all of them stop."""
@@ -68,7 +90,7 @@ class Rollouts(Guarded):
 
         numbers, error = list[Numbers](), None
         try:
-            numbers = self.rater.rate(prompts, replies)
+            numbers = self.rater.rate(prompts, replies, held_out=not self.model.training)
         except CaiError as failure:
             error = failure
         failures = [text for text in gather_object([error and str(error)]) if text]

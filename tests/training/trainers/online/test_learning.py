@@ -20,12 +20,6 @@ from cai.errors import InputError, ModelStopped, UsageError
 from cai.training.data.dataset import load_rows
 
 
-@pytest.fixture(scope="module")
-def sure(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose head can tell one token from all others, whatever an adapter may learn."""
-    return tiny.model(tmp_path_factory.mktemp("models") / "sure", spread=0.3)
-
-
 def chance_of_a(folder: Path) -> float:
     """How probable a model finds it to begin its reply with the letter a."""
     words = transformers.AutoTokenizer.from_pretrained(folder)
