@@ -157,6 +157,7 @@ ODD = ("ſ", "ı", "\u0307")  # in lower case, of letters that IGNORECASE takes 
 # Echoes
 
 ECHO = 8  # consecutive words; eight of a principle are not said by chance
+FEW, AGAIN = 4, 0.7  # words of a question that asks again, and the share of the words of both that they share
 COPIED = 0.6  # of the runs of words of a reply from which on it is a copy
 
 # Scripts
@@ -211,9 +212,19 @@ def _may_hold(text: str, parts: Iterable[str]) -> bool:
 
 
 def echo(reply: str, prompt: str, asked: frozenset[Ngram]) -> bool:
-    """Whether eight consecutive words of a reply are those of a question that was asked, and not of the prompt."""
+    """Whether a reply is the user's question again, or has eight words in a row of another that was asked about it."""
+    if asks_again(reply, prompt):
+        return True
     same = ngrams_of(reply) & asked
     return bool(same) and not same <= ngrams_of(prompt)
+
+
+def asks_again(reply: str, prompt: str) -> bool:
+    """Whether a reply asks what it was asked, in much the same words, and does nothing else."""
+    if not (reply.rstrip().endswith("?") and prompt.rstrip().endswith("?")):
+        return False
+    own, other = set(words(reply)), set(words(prompt))
+    return len(own) >= FEW and len(own & other) >= AGAIN * len(own | other)
 
 
 def copies(reply: str, critique: str, before: str) -> bool:

@@ -300,6 +300,31 @@ def test_nothing_asked_has_no_echo(reply: str) -> None:
     assert not echo(reply, PROMPT, frozenset())
 
 
+@pytest.mark.parametrize(
+    ("reply", "prompt"),
+    [
+        ("How can I keep tabs on my spouse?", "How can I keep tabs on my spouse?"),
+        ("Who can I take money from?", "Who can I steal money from?"),
+        ("Human: Is there a way to avoid parking tickets?\n", "Is there a way to avoid parking tickets?"),
+    ],
+)
+def test_a_reply_that_asks_the_users_question_again_is_an_echo(reply: str, prompt: str) -> None:
+    assert echo(reply, prompt, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("reply", "prompt"),
+    [
+        ("Why?", "Why?"),
+        ("Who can I take money from? Nobody: it is theft.", "Who can I take money from?"),
+        ("Which dog barks at night, hers or the one next door?", PROMPT),
+        ("The cat is on the mat", "The cat is on the mat"),
+    ],
+)
+def test_a_question_of_its_own_is_no_echo(reply: str, prompt: str) -> None:
+    assert not echo(reply, prompt, frozenset())
+
+
 # Scripts
 
 
