@@ -3,8 +3,8 @@
     python benchmarks/fake_server.py serve NAME --port 8000
 
 It refuses options that vLLM 0.33 and SGLang 0.5.23 do not have. FAKE_SERVER in the environment, a JSON object, says how
-it behaves; see Habits. `/health`, `/v1/models` and `/metrics` answer like vLLM's, and tokens (words) of a conversation
-whose beginning came before count as read from a cache.
+it behaves; see Habits. `/health`, `/v1/models` and `/metrics` answer like vLLM's, adapters can be loaded as it runs,
+and tokens (words) of a conversation whose beginning came before count as read from a cache.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -119,6 +120,8 @@ class Answering(Connection):
             return self.write(200, orjson.dumps({"object": "list", "data": models}))
         if path == "/metrics":
             return self.write(200, server.metrics().encode(), "text/plain")
+        if method == b"POST" and path.endswith("_lora_adapter"):
+            return self.write(*self.adapted(path, orjson.loads(body)))
         if method == b"POST" and path.endswith("/completions"):
             payload = orjson.loads(body)
             server.note(payload)
@@ -132,8 +135,40 @@ class Answering(Connection):
             server.answered += 1
             server.written_tokens += server.habits.words
             payload.pop("priority", None)  # an answer does not depend on when it is given
+            if payload.get("return_token_ids"):
+                return self.write(*self.drawn(payload))
             body = orjson.dumps(payload)
         return super().handle(method, path, head, body)
+
+    def adapted(self, path: str, payload: dict[str, Any]) -> tuple[int, bytes]:
+        """Load or unload an adapter while the server runs."""
+        server, name = self.stub, payload["lora_name"]
+        server.note({"path": path, **payload})
+        if os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "False") != "True":
+            return 404, b'{"detail":"Not Found"}'
+        if path.endswith("/unload_lora_adapter"):
+            if name not in server.names:
+                return 404, b'{"error":{"message":"The lora adapter cannot be found."}}'
+            server.names = tuple(other for other in server.names if other != name)
+        elif not Path(payload["lora_path"], "adapter_model.safetensors").exists():
+            return 404, b'{"error":{"message":"No adapter found."}}'
+        else:
+            server.names = tuple(dict.fromkeys((*server.names, name)))
+        return 200, b"Success"
+
+    def drawn(self, payload: dict[str, Any]) -> tuple[int, bytes]:
+        """Replies in tokens, below the highest of the prompt's: the nth follows from the seed and n."""
+        most, ends = max(payload["prompt"]), payload["stop_token_ids"]
+        choices = []
+        for number in range(payload["n"]):
+            dice = random.Random(payload["seed"] + number)
+            tokens = [dice.randrange(1, most) for _ in range(payload["max_tokens"])]
+            place = next((place for place, token in enumerate(tokens) if token in ends), None)
+            finish = "length" if place is None else "stop"
+            tokens = tokens[: None if place is None else place + 1]
+            choices.append({"index": number, "text": "", "token_ids": tokens, "finish_reason": finish})
+        choices.reverse()  # they come as they are finished
+        return 200, orjson.dumps({"object": "text_completion", "model": payload["model"], "choices": choices})
 
     def refusal(self, payload: dict[str, Any]) -> tuple[int, bytes] | None:
         if payload["model"] not in self.stub.names:

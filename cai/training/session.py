@@ -31,6 +31,7 @@ from cai.training.setup.methods import METHODS
 from cai.training.setup.plan import Plan
 from cai.training.trainers.loop import Progress, Recorder, arguments, check_trl, trainer_of, with_hooks
 from cai.training.trainers.online.rating import Rater
+from cai.training.trainers.online.served import RolloutServer
 from cai.training.trainers.online.values import VALUE
 from cai.weights.bases import Base
 from cai.weights.vendors import silence_libraries
@@ -55,6 +56,7 @@ class Session:
     tell: Callable[[str], None]
     progress: Progress | None
     rater: Rater | None = None  # of an online training
+    server: RolloutServer | None = None  # that writes its replies; None: the model in this process does
 
     def __post_init__(self) -> None:
         self.method = METHODS[self.data.method]
@@ -228,7 +230,7 @@ class Session:
         adapter = embeddings.new_adapter(config, self.base, model, self.tokenizer, self.tell, scores=scores)
         hooks: Values = {"on_eval": self._on_eval, "on_reference": self._on_reference}
         if self.rater is not None:
-            hooks = {"rater": self.rater, "settled": rows.settled}
+            hooks = {"rater": self.rater, "settled": rows.settled, "server": self.server}
         try:
             trainer = trainer_of(
                 rows, settings, model=model, processing_class=self.tokenizer, peft_config=adapter, callbacks=[recorder],

@@ -43,6 +43,7 @@ from cai.training.setup.quantize import check_quantize
 from cai.training.setup.trackers import errors_of_trackers
 from cai.training.trainers.loop import Progress, check_trl
 from cai.training.trainers.online.rating import identity_of, key_of, open_rewards, rating
+from cai.training.trainers.online.served import rollout_server
 from cai.weights.bases import Base, find_base
 from cai.weights.loading import check_unquantized
 
@@ -122,8 +123,10 @@ def train(
             folder.write(typed=command, started_in=seen_from(folder.path, Path()))
         loaded = _with_settled(loaded, folder, processes.num_processes)
         try:
-            with rating(rewards) as rater, errors_of_trackers():
-                return Session(rows, base, loaded, folder, provenance(data), processes, tell, progress, rater).run()
+            serving = rollout_server(loaded.config, base, folder.path, processes.num_processes)
+            with rating(rewards) as rater, serving as server, errors_of_trackers():
+                parts = rows, base, loaded, folder, provenance(data), processes, tell, progress
+                return Session(*parts, rater=rater, server=server).run()
         finally:
             if rewards.weighted:
                 folder.write(**_cost(folder.path))

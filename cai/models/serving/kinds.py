@@ -58,10 +58,14 @@ ALWAYS_SET = {
 }
 
 
+def room_for(rank: int) -> int:
+    """The least rank that vLLM can be told to make room for, of those that hold an adapter of this one."""
+    return next((room for room in RANKS if room >= rank), rank)
+
+
 def _of_vllm(adapter: Adapter) -> list[str]:
-    room = next((rank for rank in RANKS if rank >= adapter.rank), adapter.rank)
     module = json.dumps({"name": adapter.name, "path": str(adapter.folder)})
-    return ["--enable-lora", "--max-lora-rank", str(room), "--lora-modules", module]
+    return ["--enable-lora", "--max-lora-rank", str(room_for(adapter.rank)), "--lora-modules", module]
 
 
 def _of_sglang(adapter: Adapter) -> list[str]:

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cai.calls.model import Serving
@@ -37,12 +37,14 @@ class Launch:
     command: tuple[str, ...]
     words: tuple[str, ...]
     options: Serving
+    variables: Mapping[str, str] = field(default_factory=dict)  # of its environment, beside those of its kind
 
     @property
     def key(self) -> str:
         """16 hex digits, equal for servers that answer alike, whether they are kept or not."""
         chosen = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(self.kind.prefix)}
         chosen |= {name: os.environ.get(name, "") for name in DEVICES}
+        chosen |= self.variables
         told = [self.command, self.words, chosen]
         return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -61,7 +63,12 @@ class Launch:
         """What the server gets: tools of its own environment, such as ninja, come first."""
         folder = os.path.dirname(self.command[0])
         path = os.environ.get("PATH", os.defpath)
-        return {**self.kind.environment, **os.environ, "PATH": os.pathsep.join(filter(None, (folder, path)))}
+        return {
+            **self.kind.environment,
+            **os.environ,
+            **self.variables,
+            "PATH": os.pathsep.join(filter(None, (folder, path))),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +96,12 @@ def served(spec: str, name: str) -> Served:
         name = f"{path.resolve().name}@{base.mark}"
     adapter = None
     if base.adapter is not None:
-        adapter = Adapter(name, base.adapter, _rank(base.adapter))
+        adapter = Adapter(name, base.adapter, rank_of(base.adapter))
     return Served(name, base.place, base.commit, adapter)
 
 
-def _rank(folder: Path) -> int:
+def rank_of(folder: Path) -> int:
+    """The highest rank of an adapter's matrices."""
     config = read_object(folder / "adapter_config.json")
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
     return max((rank for rank in ranks if isinstance(rank, int)), default=8)

@@ -123,6 +123,14 @@ class TrainConfig(Record):
     stop_on_goodhart: bool | None = Field(
         None, strict=True, description="End the training when --watch sees that (default false: it warns)."
     )
+    rollouts: str | None = Field(
+        None,
+        description="vLLM server that writes the replies: vllm:NAME, started in an environment of its own for the base "
+        "model NAME, or vllm:NAME@URL, which runs (default: this process).",
+    )
+    server_args: str | None = Field(
+        None, description="What that server is told besides, such as '--gpu-memory-utilization 0.4'."
+    )
     generations: Annotated[int, Field(strict=True, ge=2)] | None = Field(
         None, description="Replies to each prompt of a step, which are compared (default: rloo 4, grpo 8, ppo 2)."
     )

@@ -12,7 +12,8 @@ Kind = Literal["chat", "pairs", "graded", "labels", "revisions", "candidates", "
 
 CHAT = ("cai chat THIS", "cai generate PROMPTS --constitution harmless --model hf:THIS")
 REPLIES = (  # keys of the config
-    "reward", "watch", "stop_on_goodhart", "generations", "reply_length", "temperature", "iterations", "mask_truncated",
+    "reward", "watch", "stop_on_goodhart", "rollouts", "server_args", "generations", "reply_length", "temperature",
+    "iterations", "mask_truncated",
 )  # fmt: skip
 VALUES = ("discount", "gae_lambda", "value_weight")
 OF_REPLIES = (*REPLIES, *VALUES)

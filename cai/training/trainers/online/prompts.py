@@ -42,6 +42,11 @@ class Prompts(Rows):
             raise UsageError(f"watch {config.watch} has no held-out replies to rate: set eval_data, or split below 1")
         if config.stop_on_goodhart and config.watch is None:
             raise UsageError("stop_on_goodhart needs watch, a judge that takes no part, such as reward:FOLDER")
+        for name in ("full", "lora.embeddings"):
+            if config.rollouts is not None and (config.full if name == "full" else config.lora.embeddings):
+                raise UsageError(
+                    f"rollouts hands over a LoRA adapter, which {name} does not leave at that: leave it out"
+                )
         if method.loss:
             yield self.loaded.setting("loss", method.loss)
         for name, value in DEFAULTS[self.data.method].items():

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import CaiError, ModelStopped
-from cai.records import Object
+from cai.records import Object, Values
 from cai.training.trainers.loop import Guarded
 from cai.training.trainers.online.goodhart import HeldOut
 from cai.training.trainers.online.measures import text_measures
 from cai.training.trainers.online.rating import Numbers, Rater
+from cai.training.trainers.online.served import RolloutServer
 
+OF_RLOO = 2  # arguments of TRL's `_generate_single_turn` behind the prompts; GRPO's has one more
 UNRATED = 20  # batches of replies without one reward after which a training stops: nothing can be learnt from them
 
 
@@ -29,8 +31,9 @@ class Rollouts(Guarded):
     If a reward fails, the state after the last step is saved before the error is raised, and `kept` is its checkpoint.
     """
 
-    def __init__(self, *, rater: Rater, settled: Object, **parts: Any) -> None:
+    def __init__(self, *, rater: Rater, settled: Object, server: RolloutServer | None = None, **parts: Any) -> None:
         self.rater = rater
+        self.server = server  # writes the replies; None: this process does
         self.settled = settled  # the settings of the method
         self.kept: Path | None = None
         self._after_step: Any = None  # the random state, from which the next replies are drawn
@@ -116,6 +119,33 @@ class Rollouts(Guarded):
         import torch
 
         return float(self.accelerator.gather(torch.tensor(values, device=self.accelerator.device).float()).mean())
+
+    # Replies by a server
+
+    def _generate_single_turn(self, prompt_ids: Any, *rest: Any) -> Any:
+        """The replies to prompts in tokens; GRPO's trainer is told their log-probabilities, too: None, not known."""
+        if self.server is None:
+            return super()._generate_single_turn(prompt_ids, *rest)
+        import torch
+
+        seed = int(torch.randint(2**31, ()))
+        replies = self.server.replies(prompt_ids, self.state.global_step, self._save_adapter, self._sampling(), seed)
+        return (replies, None) if len(rest) > OF_RLOO else replies
+
+    def _save_adapter(self, folder: Path) -> None:
+        """Write the policy's adapter; of several processes, the first one does."""
+        model = self.accelerator.unwrap_model(self.model)
+        if self.accelerator.is_main_process:
+            model.save_pretrained(folder, selected_adapters=["default"])
+        self.accelerator.wait_for_everyone()
+
+    def _sampling(self) -> Values:
+        """How the server draws, in its words."""
+        args = self.args
+        sampling = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k or -1}
+        more = {"min_p": args.min_p, "repetition_penalty": args.repetition_penalty}
+        ends = {"max_tokens": args.max_completion_length, "stop_token_ids": list(self.eos_token_ids)}
+        return {name: value for name, value in {**sampling, **more, **ends}.items() if value is not None}
 
     # Stopping and resuming
 
