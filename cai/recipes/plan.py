@@ -19,6 +19,7 @@ from cai.sources.files import read_prompts
 from cai.texts.wording import clock, columns
 
 PLANNED = ("generate", "sample", "label", "evaluate")  # commands that `cai plan` knows
+ONLINE = ("train rloo", "train grpo", "train ppo")  # and whose rewards may ask a judge
 SOURCES = {"generate": "prompts", "sample": "prompts", "label": "source"}  # the setting that says what is read
 ANSWER = 256  # tokens of an answer that was not asked for yet, if the stage does not bound them: half of 512
 BESIDE = ("price", "calibration", "gold")  # settings that may name what is not there, and change no number of calls
@@ -92,6 +93,8 @@ class _Rehearsal:
         finished = self._is_finished(job.name)
         is_guess = any(not self._is_finished(need) for need in job.needs)
         told: Values = {"name": job.name, "command": job.stage.command.name, "is_finished": finished}
+        if job.stage.command.name in ONLINE and not finished:
+            return self._rewards(job, is_guess, told)
         if finished or job.stage.command.name not in PLANNED:
             return StagePlan(**told, is_guess=False)
         step = job.steps[0]
@@ -106,6 +109,34 @@ class _Rehearsal:
             cost_usd=figures["most_cost_usd"],
             seconds=figures["seconds"],
         )
+
+    def _rewards(self, job: Job, is_guess: bool, told: Values) -> StagePlan:
+        """What the judges of an online training would ask; a reward model that is not there yet asks nobody."""
+        step = job.steps[0]
+        settings = self._settings(job, step)
+        parts = str(step.settings.get("reward", "")).split(",")
+        known = [self._playing.filled(part) for part in parts if not self._is_missing(part)]
+        if self._is_missing(step.settings.get("watch", "")):
+            del settings["watch"]
+        if parts != [""]:
+            if not known:
+                return StagePlan(**told, is_guess=False)
+            settings["reward"] = ",".join(known)
+        figures = self._run(["plan", *step.command.words(settings)])
+        asked = figures["rewards"].values()
+        costs = [each["cost_usd"] for each in asked]
+        return StagePlan(
+            **told,
+            is_guess=is_guess,
+            calls=sum(each["calls"] for each in asked),
+            tokens=sum(each["input_tokens"] + each["output_tokens"] for each in asked),
+            cost_usd=None if None in costs else sum(costs),
+        )
+
+    def _is_missing(self, text: str) -> bool:
+        """Whether a text names a job that has not run."""
+        match = JOB.search(text)
+        return match is not None and not self._is_finished(match[2])
 
     def _is_finished(self, name: str) -> bool:
         entry = self._playing.state.entries.get(name)

@@ -71,3 +71,25 @@ stages:
     assert stages["labels"].calls == stages["labels.turn=2"].calls == 12
     assert stages["eval.turn=2"].calls and stages["eval.turn=2"].is_guess
     assert list(found.lines())[-1].startswith("at most $0.")
+
+
+@pytest.mark.parametrize(
+    ("reward", "counted"),
+    [("judge", 16), ("judge,0.5:reward:@rm,length", 16), ("reward:@rm", None), ("length", 0)],
+)
+def test_what_the_judges_of_an_online_training_ask_is_counted(bench: Bench, reward: str, counted: int | None) -> None:
+    bench.write(f"""
+name: rl
+stages:
+  draws: {{sample: {{prompts: prompts.jsonl, model: local, n: 2}}}}
+  rm: {{train reward: {{data: prompts.jsonl, model: local}}}}
+  rl:
+    train rloo:
+      {{data: "@draws", model: local, reward: "{reward}", watch: "reward:@rm", judge: "openai:tiny@URL/v1",
+       price: "1,1", principles: 1, batch_size: 8, epochs: 10, split: 1.0, set: ["trl.max_steps=2"]}}
+""")
+    found = planned(bench)
+    stage = {stage.name: stage for stage in found.stages}["rl"]
+    assert stage.calls == counted
+    assert (stage.cost_usd or 0.0) == pytest.approx((stage.tokens or 0) / 1e6)
+    assert bench.calls() == 0
