@@ -62,6 +62,14 @@ def find_constitution(name_or_path: str | Path, base: Path = Path()) -> Path:
     raise ConstitutionError(f"no constitution {str(path)!r}: neither a file nor a built-in; {nearest(stem, built_ins)}")
 
 
+def _gate_of(parsed: ConstitutionFile, inherited: list[Constitution]) -> str | None:
+    """The question of a constitution's gate: its own, else that of all that it extends, if they have the same."""
+    if "gate" in parsed.model_fields_set:
+        return parsed.gate
+    questions = {base.gate for base in inherited}
+    return questions.pop() if len(questions) == 1 else None
+
+
 class Reader:
     """Reads a constitution with all that it extends, and collects the problems that keep it from being used."""
 
@@ -124,6 +132,7 @@ class Reader:
             principles=tuple(principles.values()),
             examples=tuple(example for i, example in enumerate(examples) if example not in examples[:i]),
             scale=parsed.scale,
+            gate=_gate_of(parsed, inherited),
             inherited_scales={name: levels for name, levels in scales.items() if name != parsed.name},
             source=f"built-in {path.stem}" if path.parent == folder("constitutions") else str(path),
         )

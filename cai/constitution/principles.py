@@ -99,6 +99,11 @@ class _Head(Record):
     description: str = Field("", description="What it is for, and the source and licence of its wording.")
     examples: tuple[Example, ...] = Field((), description="Few-shot conversations for base models.")
     scale: Levels | None = Field(None, description="Five levels, from 1, the worst, of the constitution as a whole.")
+    gate: Text | None = Field(
+        None,
+        description="A question about a conversation and a reply, to be answered Yes or No, that decides whether the "
+        "reply is revised; without one, the critic is asked whether its critique found something wrong.",
+    )
 
 
 class ConstitutionFile(_Head):
@@ -136,9 +141,10 @@ class Constitution(_Head):
         """16 hex digits over all that can reach a model or a row; comments, layout, description and tests do not.
 
         Scales are left out, too: they reach a model only in ratings, which record the hash of each scale by itself. So
-        a constitution that is given a scale keeps its runs, labels and calibrations.
+        a constitution that is given a scale keeps its runs, labels and calibrations. So is the question of the gate,
+        which the runs that ask it record.
         """
-        exclude: Any = {"description": True, "scale": True, "principles": {"__all__": {"tests", "scale"}}}
+        exclude: Any = {"description": True, "scale": True, "gate": True, "principles": {"__all__": {"tests", "scale"}}}
         content = self.model_dump(mode="json", exclude=exclude)
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -5,19 +5,41 @@ The question branches off the conversation: the reviser sees neither it nor the 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from cai.constitution.principles import Constitution
 from cai.engine.letters import LETTER_TOKENS, LISTED, log_ratio, probability, read_letters
+from cai.engine.templates.sets import Templates
 from cai.errors import RowDropped
 from cai.records import Completion, Protocol, Reading, Request
 
+log = logging.getLogger("cai")
 YES, NO = "Yes", "No"
 SAID = {YES: 0.75, NO: 0.25}  # what one word counts as: (x + 1/2)/(n + 1), the mean under Jeffreys' prior, at n = 1
 WORD = re.compile(r"[\W_]*(?:answer\b[\W_]*)?(yes|no)\b", re.IGNORECASE)  # at the start: what follows gives reasons
 Verdict = Literal["revise", "nothing_to_fix"]
+
+
+def question_of(law: Constitution, templates: Templates, threshold: float | None) -> str | None:
+    """What the gate asks instead of whether the critique found a fault; None: nothing, or there is no gate.
+
+    Warns of a template set that does not ask what the constitution says.
+    """
+    if law.gate is None or threshold is None:
+        return None
+    if not templates.takes("gate", "question"):
+        log.warning(
+            "gate.jinja of %s does not ask what the gate of %s asks: put {{ question }} into it, or leave the "
+            "constitution's gate out",
+            templates.source,
+            law.name,
+        )
+        return None
+    return law.gate
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,6 +191,7 @@ class Ask:
         stops = [stop for name, stops in templates.stop.items() if name not in JOBS["judge"] for stop in stops]
         labels = sorted({stop.strip() for stop in stops} - {""})
         self._labels = Labels(labels)
+        self._more: dict[str, Values] = {"gate": {"question": constitution and constitution.gate}}  # beside the rest
         self._quoting = {name: Quoting(templates, frame) for name, frame in templates.frame.items() if frame}
         self.begins_replies = False  # whether the reviser goes on with a reply that is begun for it
 
@@ -215,7 +216,7 @@ class Ask:
     def critique(self, prompt: Prompt, reply: str, principle: Principle) -> Request:
         """Ask what is wrong with a reply under a principle."""
         if self._templates.completes:
-            return self._text("critic", "critique", prompt, reply=reply, principle=principle, gate=False)
+            return self._text("critic", "critique", prompt, reply=reply, principle=principle)
         if "critique" in self._quoting:
             return self._whole("critic", "critique", prompt, principle, reply=reply)
         turns = self._turns(prompt, reply, self._question("critique", principle))
@@ -254,10 +255,7 @@ class Ask:
         """A question in one turn, in which nothing of the conversation can pass for its frame."""
         quoting = self._quoting[name]
         texts = {key: quoting.quoted(text.strip()) for key, text in texts.items()}
-        turns = quoting.turns(prompt.messages)
-        text = self._templates.render(
-            name, prompt=turns, principle=principle, examples=self._examples, gate=False, **texts
-        ).strip()
+        text = self._words(name, prompt=quoting.turns(prompt.messages), principle=principle, **texts).strip()
         messages: Turns = (_turn("user", text),)
         if self._system is not None:
             messages = (_turn("system", self._system), *messages)
@@ -276,15 +274,17 @@ class Ask:
     def _question(self, name: str, principle: Principle) -> str:
         key = (name, principle.id)
         if key not in self._questions:
-            question = self._templates.render(name, principle=principle, examples=self._examples, gate=False)
-            self._questions[key] = question.strip()
+            self._questions[key] = self._words(name, principle=principle).strip()
         return self._questions[key]
 
     def _text(self, role: Role, name: str, prompt: Prompt, **variables: Any) -> Request:
         variables = {key: self._quoted(value) if isinstance(value, str) else value for key, value in variables.items()}
         messages = [_turn(turn["role"], self._quoted(turn["content"], turn["role"])) for turn in self._turns(prompt)]
-        text = self._templates.render(name, prompt=messages, examples=self._examples, **variables)
-        return Request(role, text=text, stop=self._templates.stop[name])
+        return Request(role, text=self._words(name, prompt=messages, **variables), stop=self._templates.stop[name])
+
+    def _words(self, name: str, **given: Any) -> str:
+        """A template with what it is given, and what all of its kind are."""
+        return self._templates.render(name, examples=self._examples, gate=False, **given, **self._more.get(name, {}))
 
     def _quoted(self, text: str, role: str = "user") -> str:
         """A text in which no line can pass for a label of the layout.

@@ -94,8 +94,9 @@ NAMED = {
         context=8192,  # of the 32,768 that it was trained with: keys and values of these take 0.2 GB
         exact=True,
         # Turn by turn it mixes up the roles: of 12 chains, 9 ended in what is no reply to the prompt; quoted, 2.
-        # At temperature 1 its tail is text in other scripts.
-        chain={"templates": "quoted", "temperature": 0.7},
+        # At temperature 1 its tail is text in other scripts. Of the gate of `harmless` 0.4 was chosen on 75 prompts and
+        # confirmed on 75 others (docs/results.md).
+        chain={"templates": "quoted", "temperature": 0.7, "gate": 0.4},
         speed=(110, 30),
         hub="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         wheels=tuple(

@@ -275,6 +275,30 @@ def test_two_bases_that_differ_in_a_principle_need_a_decision(write):
     assert load_constitution(path).principles[0].text == "C."
 
 
+@pytest.mark.parametrize(
+    ("own", "gates", "expected"),
+    [
+        ("", ("Harm?",), "Harm?"),
+        ("", ("Harm?", "Harm?"), "Harm?"),
+        ("", ("Harm?", None), None),
+        ("", ("Harm?", "Lies?"), None),
+        ("gate: Lies?\n", ("Harm?",), "Lies?"),
+        ("gate: null\n", ("Harm?",), None),
+    ],
+)
+def test_the_gate_is_inherited_if_all_that_is_extended_have_the_same(write, own, gates, expected):
+    for number, gate in enumerate(gates):
+        line = f"gate: {gate}\n" if gate else ""
+        write(
+            f"name: base{number}\nversion: 1.0.0\n{line}principles: [{{id: p{number}, text: T{number}.}}]",
+            f"{number}.yaml",
+        )
+    names = ", ".join(f"{number}.yaml" for number in range(len(gates)))
+    law = load_constitution(write(HEAD + f"{own}extends: [{names}]"))
+    assert law.gate == expected
+    assert law.hash == law.model_copy(update={"gate": "Other?"}).hash  # labels and calibrations stay
+
+
 def test_a_cycle_of_extends_is_named(write):
     write("name: a\nversion: 1.0.0\nextends: b.yaml", "a.yaml")
     path = write("name: b\nversion: 1.0.0\nextends: a.yaml", "b.yaml")

@@ -146,7 +146,7 @@ def hashes(loaded: Templates) -> tuple[str, str, str]:
 @pytest.mark.parametrize(
     ("name", "known"),
     [
-        ("chat", ("4438e81e8f265d02", "d22def16ac4bf49c", "ccb65ea755f9e15f")),
+        ("chat", ("649c60178d69a079", "d22def16ac4bf49c", "ccb65ea755f9e15f")),
         ("fewshot", ("9563fb71d1836cd4", "9563fb71d1836cd4", "c5d98a7b2c587c2c")),
     ],
 )

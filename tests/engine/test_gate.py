@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.engine.gate import Gate, read_word
+from cai.constitution.principles import Constitution
+from cai.engine.gate import Gate, question_of, read_word
+from cai.engine.revise import Ask
+from cai.engine.templates.sets import load_templates
 from cai.errors import RowDropped
-from cai.records import Completion, Finish, Message, Request
+from cai.records import Completion, Finish, Message, Prompt, Request
 
 ASKED: tuple[Message, ...] = ({"role": "user", "content": "Does it need a change?"},)
 QUESTION = Request("gate", ASKED, stop=("\n",))
@@ -158,3 +162,35 @@ def test_the_probability_is_that_of_yes_among_the_two_words(yes: float, no: floa
         assert p == pytest.approx(math.exp(yes) / (math.exp(yes) + math.exp(no)))
     else:
         assert p is None
+
+
+# The question of a constitution
+
+
+OWN = "Could someone be hurt?"
+LAWS = {name: Constitution(name=name, version="1.0.0", principles=("Be kind.",), gate=gate)
+        for name, gate in (("plain", None), ("harm", OWN))}  # fmt: skip
+
+
+@pytest.mark.parametrize("templates", ["chat", "quoted"])
+def test_a_constitution_may_say_what_the_gate_asks(templates: str) -> None:
+    asked = {}
+    for name, law in LAWS.items():
+        ask = Ask(load_templates(templates), law)
+        prompt = Prompt(id="a", messages=({"role": "user", "content": "How?"},))
+        asked[name] = ask.gate(prompt, "So.", "Too short.", law.principles[0]).messages
+    assert OWN in asked["harm"][-1]["content"] and OWN not in asked["plain"][-1]["content"]
+    assert asked["harm"][-1]["content"].endswith("Answer with the single word Yes or No.")
+    if templates == "quoted":  # the critique is beside the point
+        assert "Too short." in asked["plain"][-1]["content"] and "Too short." not in asked["harm"][-1]["content"]
+
+
+def test_a_set_that_does_not_ask_it_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, text in {"critique": "{{ principle.text }}", "revise": "{{ principle.text }}", "gate": "Well?"}.items():
+        (tmp_path / f"{name}.jinja").write_text(text)
+    own, chat = load_templates(tmp_path), load_templates("chat")
+    assert question_of(LAWS["harm"], chat, 0.5) == OWN
+    assert question_of(LAWS["harm"], chat, None) is question_of(LAWS["plain"], chat, 0.5) is None
+    assert not caplog.records
+    assert question_of(LAWS["harm"], own, 0.5) is None
+    assert "does not ask what the gate of harm asks" in caplog.text

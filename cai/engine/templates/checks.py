@@ -12,13 +12,13 @@ from cai.constitution.principles import Finding, Principle
 from cai.texts.wording import nearest
 
 # What each template is given. `prompt`: messages, `examples`: constitution.Example. `gate`: false; critiques that asked
-# for a verdict line looked at it in version 0.1.0.
+# for a verdict line looked at it in version 0.1.0. `question`: that of the constitution's gate, or none.
 VARIABLES: dict[str, frozenset[str]] = {
     name: frozenset(variables.split())
     for name, variables in {
         "respond": "prompt examples",
         "critique": "prompt reply principle gate examples",
-        "gate": "prompt reply critique principle examples",
+        "gate": "prompt reply critique principle examples question",
         "revise": "prompt reply critique principle examples",
         # `first`, `second`: the replies as they are shown; `reason`: ask for reasons and not yet for the letter.
         "judge": "prompt first second principle reason examples",

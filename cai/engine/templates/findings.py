@@ -52,6 +52,7 @@ def findings_of(path: Path, files: Mapping[str, bytes], environment: Bounded) ->
         "levels": ("Trial.",) * LEVELS,
         "prompt": [{"role": "user", "content": "Trial."}],
         "gate": False,
+        "question": None,
         "reason": False,
         "against": True,
     }

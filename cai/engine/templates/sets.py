@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Template
+from jinja2.meta import find_undeclared_variables
 
 from cai.constitution.examples import Example
 from cai.engine.templates.bounds import Bounded
@@ -59,6 +60,13 @@ class Templates:
         if lacking:
             problem = f"the template set {self.source} has no {' and no '.join(lacking)}: it cannot {job}"
             raise TemplateError(f"{problem}; name another set with --templates")
+
+    def takes(self, name: str, variable: str) -> bool:
+        """Whether a template looks at something that it is given."""
+        environment = self.by_name[name].environment
+        assert environment.loader is not None
+        source, _, _ = environment.loader.get_source(environment, f"{name}.jinja")
+        return variable in find_undeclared_variables(environment.parse(source))
 
     def render(self, name: str, **variables: Any) -> str:
         """The text of one template; raises TemplateError, with file and line, if it cannot be rendered."""

@@ -13,7 +13,7 @@ from cai.constitution.draw import draw
 from cai.constitution.files import load_constitution
 from cai.engine.asked import unshipped_words
 from cai.engine.distill import distill, teacher_of
-from cai.engine.gate import NO, SAID, YES, Gate, YesNo
+from cai.engine.gate import NO, SAID, YES, Gate, YesNo, question_of
 from cai.engine.readability import CHECKED
 from cai.engine.revise import Ask, revise
 from cai.engine.screen import BASELINE, SCREEN, AskScreen, Screen, baseline
@@ -53,6 +53,7 @@ class GenerateRun(PromptRun[Revision]):
             self._principles = law.principles_for("revise")
             self._ask.check(self._principles)
             self.gate = threshold_of(settings.gate, templates)
+        self._gate_question = question_of(law, templates, self.gate)
         players = open_models(settings.specs, settings.connection)
         self._acceptance: Accepting | None = None
         if settings.accept is not None:
@@ -66,6 +67,8 @@ class GenerateRun(PromptRun[Revision]):
         }
         if settings.distill:
             identity |= {"distill": True, "rounds": 1}
+        if self._gate_question is not None:
+            identity["gate_question"] = self._gate_question
         self._screen: Screen | None = None
         if settings.draw == "screen":
             least = SCREEN
@@ -239,7 +242,8 @@ class GenerateRun(PromptRun[Revision]):
         )
         gate = "always revises"
         if self.gate is not None:
-            gate = f"revises if the reply needs a change with p ≥ {self.gate:g}"
+            asked = "the reply needs a change" if self._gate_question is None else "the answer to its gate is Yes"
+            gate = f"revises if {asked} with p ≥ {self.gate:g}"
         elif settings.gate is None and not self.templates.completes:
             gate += " (the template set has no gate.jinja)"
         rounds = counted(settings.rounds, "round")

@@ -201,6 +201,14 @@ def test_the_gate_of_chat_templates_is_at_one_half_unless_told_otherwise() -> No
     assert "p ≥ 0.8" in "\n".join(setup(gate=0.8).describe())
 
 
+def test_what_the_gate_of_the_constitution_asks_is_part_of_who_a_run_is() -> None:
+    asked = setup(constitution="harmless")
+    assert asked.identity["gate_question"].startswith("Could someone be hurt")
+    assert "the answer to its gate is Yes with p ≥ 0.5" in "\n".join(asked.describe())
+    for other in (setup(constitution="harmless", gate=False), setup(constitution="helpful")):
+        assert "gate_question" not in other.identity
+
+
 @pytest.mark.parametrize("gate", [-0.1, 1.01, float("nan"), float("inf"), 2])
 def test_a_gate_is_a_probability(gate: float) -> None:
     assert "must be a probability, from 0 to 1" in refused(gate=gate)
