@@ -1,12 +1,13 @@
 """Training beside TRL's own scripts on this machine: tokens a second, peak memory, and whether the losses are the same.
 
-    python benchmarks/train.py [--only dpo] [--what equal] [--steps 4] [--repeats 2]
+    python benchmarks/train.py [--only dpo rloo] [--what equal] [--steps 4] [--repeats 2]
 
 The same embedded model, the same human pairs of CAI_SHARED_DATA, each contestant in a process of its own, in turns.
 `equal`: the same settings. `defaults`: what each does when told nothing but model and data. A step is known by the line
 that the process writes after it, stamped as it arrives; loading and the first step are left out, and so is a reference
 that is asked once before: `whole` counts all. Tokens are those that are no padding, as TRL counts them. Tokens a second
-of CPU are the figure for a machine with other load. For GPUs see `train_gpu.py`.
+of CPU are the figure for a machine with other load. Of rloo and grpo the reward is a function that takes no time, and
+`equal` is all there is. For GPUs see `train_gpu.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,18 @@ from cai.weights.bases import find_base
 DATA = Path(os.environ.get("CAI_SHARED_DATA", HERE.parent.parent / "shared" / "data")) / "hh_harmless_dev.jsonl.gz"
 LONGEST = 1600  # characters of a row: about 400 tokens, so that no limit cuts it for one contestant alone
 AT_ONCE, BATCH = 2, 4
-RATES = {"sft": 2e-4, "dpo": 5e-6}
+RATES = {"sft": 2e-4, "dpo": 5e-6, "rloo": 1e-5, "grpo": 1e-5}
+ONLINE = ("rloo", "grpo")
+GROUP, REPLY = 4, 64  # replies to each prompt, and tokens of a reply
+# A module for both: TRL gives completions as messages, we give texts.
+REWARDS = """
+def short(completions, **rest):
+    return [-len(turns[0]["content"]) / 1000 for turns in completions]
+
+
+def brief(prompts, replies):
+    return [-len(reply) / 1000 for reply in replies]
+"""
 
 
 @dataclass(frozen=True)
@@ -47,11 +59,17 @@ class Result:
     tokens: float
     memory: float  # the most, in GB
     whole: float  # seconds from start to end
+    steps: int
     losses: tuple[float, ...]
 
     @property
     def rate(self) -> float:
         return self.tokens / self.seconds
+
+    @property
+    def pace(self) -> float:
+        """Steps a minute."""
+        return 60 * self.steps / self.seconds
 
     @property
     def frugality(self) -> float:
@@ -91,7 +109,23 @@ def equal(method: str, steps: int) -> tuple[dict[str, Any], list[str]]:
     if method == "dpo":
         flags |= {"loss": "sigmoid", "nll": 0, "beta": 0.1, "reference": "once"}
         words += ["--loss_type", "sigmoid", "--beta", "0.1", "--precompute_ref_log_probs", "true"]
+    if method in ONLINE:
+        flags |= {"generations": GROUP, "reply_length": REPLY, "beta": 0.05, "reward": "rewards:brief"}
+        flags |= {"rows_at_once": GROUP, "batch_size": 2 * GROUP}
+        flags.pop("max_length")
+        words = _without(words, "--max_length")
+        words += [
+            "--num_generations", str(GROUP), "--max_completion_length", str(REPLY), "--beta", "0.05", "--reward_funcs",
+            "rewards.short", "--disable_dropout", "true", "--per_device_train_batch_size", str(GROUP),
+            "--gradient_accumulation_steps", "2",
+        ]  # fmt: skip
     return flags, words
+
+
+def _without(words: list[str], option: str) -> list[str]:
+    """The words without an option and its value."""
+    place = words.index(option)
+    return words[:place] + words[place + 2 :]
 
 
 def watch(command: Sequence[str], out: Path) -> Result:
@@ -125,6 +159,7 @@ def watch(command: Sequence[str], out: Path) -> Result:
         entries[-1]["num_tokens"] - entries[0]["num_tokens"],
         used.ru_maxrss / 2 ** (30 if sys.platform == "darwin" else 20),
         whole,
+        len(stamps) - 1,
         tuple(entry["loss"] for entry in entries),
     )
 
@@ -148,11 +183,11 @@ def write(rows: Sequence[TrainingRow], method: str, folder: Path) -> Path:
     folder.mkdir()
     with (folder / "train.jsonl").open("w") as file:
         for row in rows:
-            replies = (
-                {"completion": said(row.reply)}
-                if method == "sft"
-                else {"chosen": said(row.reply), "rejected": said(row.rejected)}
-            )
+            replies: dict[str, Any] = {"chosen": said(row.reply), "rejected": said(row.rejected)}
+            if method == "sft":
+                replies = {"completion": said(row.reply)}
+            if method in ONLINE:
+                replies = {}
             file.write(json.dumps({"prompt": row.prompt} | replies) + "\n")
     return folder
 
@@ -190,7 +225,8 @@ def lines(what: str, found: dict[str, list[Result]]) -> Iterator[str]:
         rates, frugal = [result.rate for result in results], max(result.frugality for result in results)
         memory, whole = (min(getattr(result, key) for result in results) for key in ("memory", "whole"))
         yield (
-            f"| {what} | {name} | {max(rates):.0f} ({median(rates):.0f}) | {max(rates) / fastest:.2f} | {frugal:.0f} | "
+            f"| {what} | {name} | {max(rates):.0f} ({median(rates):.0f}) | {max(rates) / fastest:.2f} | "
+            f"{max(result.pace for result in results):.2f} | {frugal:.0f} | "
             f"{frugal / least:.2f} | {memory:.2f} | {whole:.0f} s |"
         )
 
@@ -200,6 +236,7 @@ def compare(method: str, what: str, folder: Path, given: argparse.Namespace) -> 
     folder.mkdir()
     model, steps = find_base("local").place, given.steps
     rows = write(subset((16 if what == "defaults" else BATCH) * steps), method, folder / "rows")
+    (folder / "rewards.py").write_text(REWARDS)
     print(f"{method}, {what}", file=sys.stderr, flush=True)
     if what == "defaults":
         few = ["--max_steps", str(steps)]
@@ -222,9 +259,11 @@ def compare(method: str, what: str, folder: Path, given: argparse.Namespace) -> 
 
 def main(given: argparse.Namespace) -> None:
     conditions()
-    table = ["| what | who | tokens/s | ratio | tokens/CPU s | ratio | peak GB | whole |", "|---" * 8 + "|"]
+    table = ["| what | who | tokens/s | ratio | steps/min | tokens/CPU s | ratio | peak GB | whole |", "|---" * 9 + "|"]
     with tempfile.TemporaryDirectory() as scratch:
         for method, what in itertools.product(given.only, given.what):
+            if method in ONLINE and what == "defaults":
+                continue
             found = compare(method, what, Path(scratch) / f"{method}-{what}", given)
             table += lines(f"{method}, {what}", found)
     print("\n" + "\n".join(table))
@@ -242,7 +281,7 @@ def child(task: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=["sft", "dpo"], default=["sft", "dpo"])
+    parser.add_argument("--only", nargs="+", choices=[*RATES], default=["sft", "dpo"])
     parser.add_argument("--what", nargs="+", choices=["equal", "defaults"], default=["equal", "defaults"])
     parser.add_argument("--steps", type=int, default=4, help="of the optimiser, of which the first is not measured")
     parser.add_argument("--repeats", type=int, default=2, help="of equal settings")

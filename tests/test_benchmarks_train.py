@@ -233,19 +233,25 @@ def test_the_log_of_a_trl_script_is_read_from_its_checkpoint(cpu: Any, tmp_path:
 
 
 def test_ratios_are_to_the_best_of_the_first_contestant(cpu: Any) -> None:
-    results = [cpu.Result(10, 20, tokens, 1.5, 60, (1.0,)) for tokens in (1000, 2000)]
-    told = list(cpu.lines("sft", {"TRL": results, "cai": [cpu.Result(10, 15, 3000, 1.0, 50, (1.0,))]}))
-    assert told[0] == "| sft | TRL | 200 (150) | 1.00 | 100 | 1.00 | 1.50 | 60 s |"
-    assert told[1] == "| sft | cai | 300 (300) | 1.50 | 200 | 2.00 | 1.00 | 50 s |"
+    results = [cpu.Result(10, 20, tokens, 1.5, 60, 2, (1.0,)) for tokens in (1000, 2000)]
+    told = list(cpu.lines("sft", {"TRL": results, "cai": [cpu.Result(10, 15, 3000, 1.0, 50, 3, (1.0,))]}))
+    assert told[0] == "| sft | TRL | 200 (150) | 1.00 | 12.00 | 100 | 1.00 | 1.50 | 60 s |"
+    assert told[1] == "| sft | cai | 300 (300) | 1.50 | 18.00 | 200 | 2.00 | 1.00 | 50 s |"
 
 
-def test_equal_settings_name_the_same_numbers_to_both(cpu: Any) -> None:
-    flags, words = cpu.equal("dpo", 7)
+@pytest.mark.parametrize("method", ["dpo", "rloo", "grpo"])
+def test_equal_settings_name_the_same_numbers_to_both(cpu: Any, method: str) -> None:
+    flags, words = cpu.equal(method, 7)
     told = dict(itertools.pairwise(words))
-    for ours, theirs in {
+    same = {
         "rows_at_once": "--per_device_train_batch_size", "learning_rate": "--learning_rate", "seed": "--seed",
-        "max_length": "--max_length", "trl.max_steps": "--max_steps", "beta": "--beta", "dtype": "--dtype",
-    }.items():  # fmt: skip
+        "trl.max_steps": "--max_steps", "beta": "--beta", "dtype": "--dtype",
+    }  # fmt: skip
+    if method == "dpo":
+        same["max_length"] = "--max_length"
+    else:
+        same |= {"generations": "--num_generations", "reply_length": "--max_completion_length"}
+    for ours, theirs in same.items():
         assert str(flags[ours]) == told[theirs]
     assert flags["batch_size"] == flags["rows_at_once"] * int(told["--gradient_accumulation_steps"])
 
