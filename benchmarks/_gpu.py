@@ -6,7 +6,9 @@ nothing.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,6 +16,8 @@ from typing import Literal
 
 MARK = "measured: "  # before the line with which a measuring process ends
 RANK = 16  # of the adapters, by default of both
+ONLINE = ("rloo", "grpo")
+GROUP, BATCH, REPLY = 4, 16, 128  # replies to a prompt, replies of a step, tokens of a reply; the same for both
 # Dense bfloat16, half of what NVIDIA's data sheets give with sparsity; the first name whose words are the device's.
 PEAKS = {
     "H200 NVL": 835e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H200": 989e12, "H100": 989e12, "A100": 312e12,
@@ -103,24 +107,34 @@ class Case:
     """A row of the table. `defaults`: nothing is set but what trains, and the other columns are what comes of it."""
 
     size: str
-    method: Literal["sft", "dpo"]
+    method: Literal["sft", "dpo", "rloo", "grpo"]
     who: str = "cai"
     full: bool = False
     defaults: bool = False
     layout: str = "none"  # of the rows: none (padded), padding_free, packed
     liger: bool = False
     reference: str = "once"  # or each_step
+    rollouts: str = "here"  # of rloo and grpo, who writes the replies: this process or vllm
 
     @property
     def name(self) -> str:
         parts = [self.size, self.method, self.who, "full" if self.full else "lora"]
         if self.defaults:
             return "-".join([*parts, "defaults"])
+        if self.method in ONLINE:
+            return "-".join([*parts, self.rollouts])
         parts += [self.layout, *(["liger"] if self.liger else []), *([self.reference] if self.method == "dpo" else [])]
         return "-".join(parts)
 
+    @property
+    def server(self) -> str | None:
+        """The command that serves, in an environment of its own."""
+        return os.environ.get("CAI_VLLM") or shutil.which("vllm")
+
     def missing(self, device: str) -> str | None:
         """Why it cannot be measured here; None where it can."""
+        if self.rollouts == "vllm" and self.server is None:
+            return "there is no command vllm: set CAI_VLLM"
         if self.layout != "none" and self.method == "dpo":
             return "TRL 1.16 pads DPO"
         if self.layout != "none" and find_spec("flash_attn") is None:

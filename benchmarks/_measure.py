@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from _gpu import MARK, SHAPES, TINY, Case, mean_context
+from _gpu import BATCH, GROUP, MARK, ONLINE, REPLY, SHAPES, TINY, Case, mean_context
 
 ROWS, MEDIAN, SIGMA, CUT = 512, 200, 0.8, 1024
 WARM = 3  # steps that are not measured: kernels are chosen, memory is taken
@@ -53,7 +53,9 @@ def records(method: str, tiny: bool) -> Iterator[dict[str, Any]]:
         frame = 16  # tokens of the chat template
         prompt, reply = length // 3 // scale, max(4, (2 * length // 3 - frame) // scale)
         row = {"id": str(number), "prompt": said("user", prompt)}
-        if method == "sft":
+        if method in ONLINE:
+            yield row
+        elif method == "sft":
             yield row | {"completion": said("assistant", reply)}
         else:
             yield row | {"chosen": said("assistant", reply), "rejected": said("assistant", draw.randint(4, reply + 4))}
@@ -82,6 +84,7 @@ class Clock:
         return {
             "tokens_per_second": (after - before) / (end - began),
             "steps": len(self.stamps) - WARM,
+            "pace": 60 * (len(self.stamps) - WARM) / (end - began),
             "start": self.start,
         }
 
@@ -145,19 +148,33 @@ def model(task: dict[str, Any]) -> Path:
     return folder
 
 
+def brief(prompts: Any, replies: Any) -> list[float]:
+    """A reward that takes no time."""
+    return [-len(reply) / 1000 for reply in replies]
+
+
+def short(completions: Any, **rest: Any) -> list[float]:
+    """The same as TRL asks for it."""
+    return brief(None, [turns[0]["content"] for turns in completions])
+
+
 def by_cai(case: Case, task: dict[str, Any], data: Path, place: Path, clock: Clock) -> dict[str, Any]:
     """Train with this project; the settings that came of it."""
     from cai.training.train import train
 
     flags: dict[str, Any] = {"split": 1, "epochs": 1000, "save_every": 10**6, "full": case.full}
-    if not case.defaults:
+    if case.method in ONLINE:
+        flags |= {"generations": GROUP, "batch_size": BATCH, "rows_at_once": BATCH, "reply_length": REPLY, "beta": 0.05}
+        if case.rollouts == "vllm":
+            flags |= {"rollouts": f"vllm:{place}", "server_args": "--gpu-memory-utilization 0.4"}
+    elif not case.defaults:
         flags |= {"packing": case.layout} if case.method == "sft" else {"reference": case.reference}
         if case.liger:
             flags["trl.use_liger_kernel"] = True
     out = data.parent / "out"
     with contextlib.suppress(Enough):
         train(
-            case.method, data, out=out, model=str(place), flags=flags,
+            case.method, data, out=out, model=str(place), flags=flags, reward=brief if case.method in ONLINE else None,
             progress=lambda found: clock.see(found["step"], found["num_tokens"]) if "loss" in found else None,
         )  # fmt: skip
     told = {item["name"]: item["value"] for item in json.loads((out / "training.json").read_text())["plan"]}
@@ -185,18 +202,26 @@ def by_trl(case: Case, task: dict[str, Any], data: Path, place: Path, clock: Clo
         "--logging_steps", "1", "--num_train_epochs", "1000", "--save_strategy", "no", "--report_to", "none",
         *([] if case.full else ["--use_peft"]), *(["--use_cpu", "true"] if task["device"] == "cpu" else []),
     ]  # fmt: skip
+    more: dict[str, Any] = {}
+    if case.method in ONLINE:
+        more["reward_funcs"] = short
+        words += [
+            "--num_generations", str(GROUP), "--per_device_train_batch_size", str(BATCH), "--beta", "0.05",
+            "--gradient_accumulation_steps", "1", "--max_completion_length", str(REPLY), "--learning_rate", "1e-5",
+            "--lora_target_modules", "all-linear",
+        ]  # fmt: skip
     script = importlib.import_module(f"trl.scripts.{case.method}")
     _, arguments, given, _ = script.make_parser().parse_args_and_config(args=words)
     arguments.model_init_kwargs = {"dtype": given.dtype, "attn_implementation": given.attn_implementation}
     rows = load_dataset("json", data_files=str(data), split="train", cache_dir=str(data.parent / "cache"))
     trainer = getattr(trl, f"{case.method.upper()}Trainer")(
         model=given.model_name_or_path, args=arguments, train_dataset=rows,
-        peft_config=trl.get_peft_config(given), callbacks=[Watch()],
+        peft_config=trl.get_peft_config(given), callbacks=[Watch()], **more,
     )  # fmt: skip
     with contextlib.suppress(Enough):
         trainer.train()
     return {
-        "layout": "padding_free" if arguments.padding_free else "none",
+        "layout": "padding_free" if getattr(arguments, "padding_free", False) else "none",
         "reference": "once" if getattr(arguments, "precompute_ref_log_probs", False) else "each_step",
         "rows_at_once": arguments.per_device_train_batch_size, "checkpoints": arguments.gradient_checkpointing,
     }  # fmt: skip
@@ -232,7 +257,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 
 def tokens_of(row: dict[str, Any], words: Any) -> list[int]:
     """Tokens of each conversation of a row."""
-    replies = [row[name] for name in ("completion", "chosen", "rejected") if name in row]
+    replies = [row[name] for name in ("completion", "chosen", "rejected") if name in row] or [[]]
     return [min(CUT, len(words.apply_chat_template(row["prompt"] + reply)["input_ids"])) for reply in replies]
 
 

@@ -5,9 +5,10 @@
 
 SmolLM2-135M and, randomly initialised, the shapes of Llama 3.2 1B and 3.1 8B; SFT and DPO, LoRA and all weights, padded
 or not, with and without liger kernels, the reference asked once or at each step; the defaults of this project beside
-those of TRL's scripts. Each row is measured in a process of its own, so one that runs out of memory is a row of the
-table. Finished rows are kept in DIR/rows.jsonl; if the time runs out, run the same command again to resume. Lengths of
-the made-up rows are lognormal with a median of 200 tokens and σ 0.8, cut at 1,024.
+those of TRL's scripts; rloo and grpo with equal settings, and with a vLLM server for the replies. Each row is measured
+in a process of its own, so one that runs out of memory is a row of the table. Finished rows are kept in DIR/rows.jsonl;
+if the time runs out, run the same command again to resume. Lengths of the made-up rows are lognormal with a median of
+200 tokens and σ 0.8, cut at 1,024.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from _common import HERE
-from _gpu import MARK, RANK, SHAPES, TINY, Case, peak_of, per_token, utilisation
+from _gpu import MARK, ONLINE, RANK, SHAPES, TINY, Case, peak_of, per_token, utilisation
 
 LOADING = 240  # seconds a row may take beside its measured ones; 8 billion weights are made, written and read
 COLUMNS = (
     "model", "method", "who", "trains", "rows lie", "liger", "reference", "rows at once", "checkpoints", "tokens/s",
-    "MFU", "peak GB", "first step after",
+    "steps/min", "MFU", "peak GB", "first step after",
 )  # fmt: skip
 
 
@@ -45,6 +46,10 @@ def cases() -> Iterator[Case]:
         yield Case(size, method, defaults=True)
         yield Case(size, method, "TRL", defaults=True)
         yield Case(size, method, "TRL", full=True, defaults=True)
+    for method, size in itertools.product(ONLINE, sizes):
+        yield Case(size, method)
+        yield Case(size, method, "TRL")
+        yield Case(size, method, rollouts="vllm")
     for full, size in itertools.product((False, True), sizes):
         for layout, liger in itertools.product(("none", "padding_free", "packed"), (False, True)):
             yield Case(size, "sft", full=full, layout=layout, liger=liger)
@@ -118,22 +123,25 @@ def line(row: Mapping[str, Any], peak: float | None, tiny: bool) -> tuple[str, .
     """A row of the table; peak: FLOPs a second of the device."""
     case = Case(**row["case"])
     who = case.who + (", defaults" if case.defaults else "")
+    if case.rollouts == "vllm":
+        who += ", replies by vLLM"
     start = (case.size, case.method, who, "all weights" if case.full else "LoRA")
     layout = {"none": "padded", "padding_free": "padding-free"}
     reference = row.get("reference", case.reference).replace("_", " ") if case.method == "dpo" else "–"
     how = (layout.get(rows := row.get("layout", case.layout), rows), "yes" if case.liger else "no", reference)
     if "problem" in row:
         told = " ".join(row["problem"].split()).replace("|", "/")
-        return (*start, *how, "–", "–", told[:100], "–", "–", "–")
+        return (*start, *how, "–", "–", told[:100], "–", "–", "–", "–")
     shape = TINY if tiny else SHAPES[case.size]
     # TRL's --use_peft leaves the choice to peft, which takes queries and values where a Llama says nothing.
     adapter = None if case.full else shape.adapter(RANK, few=case.who == "TRL")
     again = case.method == "dpo" and row["reference"] == "each_step"
     flops = per_token(shape, row["context"], adapter=adapter, reference=again)
-    used = "–" if peak is None else f"{utilisation(row['tokens_per_second'], flops, peak):.1%}"
+    used = "–" if peak is None or case.method in ONLINE else f"{utilisation(row['tokens_per_second'], flops, peak):.1%}"
     return (
         *start, *how, str(row["rows_at_once"]), "yes" if row["checkpoints"] else "no",
-        f"{row['tokens_per_second']:,.0f}", used, f"{row['peak_gb']:.1f}", f"{row['start']:.0f} s",
+        f"{row['tokens_per_second']:,.0f}", f"{row.get('pace', 0):.1f}", used,
+        f"{row['peak_gb']:.1f}", f"{row['start']:.0f} s",
     )  # fmt: skip
 
 
