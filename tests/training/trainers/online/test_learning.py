@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +14,15 @@ import tiny
 import torch
 import transformers
 from rewarded import likes_a, named, questions, train
-from trainings import chats, lines, record
+from safetensors.torch import load_file
+from trainings import chats, lines, record, write_lines
 from trainings import train as train_any
 
+import cai
 from cai.errors import InputError, ModelStopped, UsageError
 from cai.training.data.dataset import load_rows
+from cai.training.setup.config import load_config
+from cai.training.train import _judging
 
 
 def chance_of_a(folder: Path) -> float:
@@ -75,6 +80,33 @@ def test_an_adapter_that_is_trained_further_is_the_reference(base: Path, tmp_pat
     [line] = [line for line in lines(tmp_path / "out") if "loss" in line]
     assert line["kl"] == pytest.approx(0, abs=1e-6)  # it would be large against the base
     assert not {path.name for path in (tmp_path / "out").iterdir()} & {"ref", "value"}
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_nothing_is_learnt_from_replies_that_are_cut_if_they_are_masked(
+    sure: Path, tmp_path: Path, masks: bool
+) -> None:
+    flags = {"generations": 8, "batch_size": 16, "trl.max_steps": 2, "mask_truncated": masks, "split": 1.0}
+    train("rloo", sure, tmp_path / "out", data=questions(8), flags=flags)  # replies of one token, so all are cut
+    weights = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    learnt = any(bool(weight.any()) for name, weight in weights.items() if "lora_B" in name)
+    assert learnt != masks
+
+
+def test_the_prompts_of_a_run_are_those_of_its_rows_each_once(tmp_path: Path) -> None:
+    answers = [
+        {"id": row["id"], "role": "assistant", "index": n, "reply": f"{n}."} for row in questions(3) for n in (0, 1)
+    ]
+    model = f"recorded:{write_lines(tmp_path / 'answers.jsonl', answers)}"
+    list(cai.sample(questions(3), model, n=2, out=tmp_path / "run"))
+    read = load_rows(tmp_path / "run", "rloo", split=1.0)
+    assert [row.prompt[-1]["content"] for row in read.train] == [row["prompt"] for row in questions(3)]
+    assert all(not row.reply for row in read.train)
+
+
+def test_a_cap_that_no_process_can_hold_alone_is_refused() -> None:
+    with pytest.raises(UsageError, match="--max-cost 1 cannot hold over 2 processes: start one"):
+        _judging({"max_cost": 1.0}, load_config(), SimpleNamespace(num_processes=2))
 
 
 # Bad input
