@@ -119,7 +119,7 @@ def test_what_cannot_be_measured_says_why(sizes: Any) -> None:
 def test_the_table_shows_what_was_measured_and_what_went_wrong(gpu: Any, sizes: Any) -> None:
     measured = {
         "tokens_per_second": 20_000.0, "context": 400.0, "peak_gb": 41.24, "start": 31.5, "rows_at_once": 8,
-        "checkpoints": False, "layout": "none", "reference": "each_step",
+        "checkpoints": False, "layout": "none", "reference": "each_step", "pace": 90.0,
     }  # fmt: skip
     done = sizes.Case("8B", "dpo", reference="each_step")
     failed = sizes.Case("8B", "sft", "TRL", full=True, defaults=True)
@@ -132,8 +132,8 @@ def test_the_table_shows_what_was_measured_and_what_went_wrong(gpu: Any, sizes: 
     assert "| out of memory |" in table[2]
     shape = sizes.SHAPES["8B"]
     used = 20_000 * sizes.per_token(shape, 400, adapter=shape.adapter(16), reference=True) / 989e12
-    assert table[3].endswith(f"| each step | 8 | no | 20,000 | {used:.1%} | 41.2 | 32 s |")
-    assert "| 20,000 | – | 41.2 |" in gpu.markdown([rows[0] | measured], None, False)
+    assert table[3].endswith(f"| each step | 8 | no | 20,000 | 90.0 | {used:.1%} | 41.2 | 32 s |")
+    assert "| 20,000 | 90.0 | – | 41.2 |" in gpu.markdown([rows[0] | measured], None, False)
 
 
 def test_made_up_rows_have_the_lengths_that_are_promised() -> None:

@@ -82,7 +82,7 @@ def commands(kind: str) -> list[list[str]]:
     return lines
 
 
-def stop(*facts: Any) -> None:
+def stop(*facts: Any, **more: Any) -> None:
     """In place of a training, once all that it needs of a run has been read."""
     raise CaiError("stopped")
 
