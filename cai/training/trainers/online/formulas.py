@@ -58,8 +58,11 @@ def value_losses(values: Any, old_values: Any, returns: Any, clip: float) -> Any
 
 
 def explained_variance(values: Any, returns: Any, mask: Any) -> Any:
-    """1 − Var(R − V) / Var(R) over tokens: 1 for values that foresee every return, 0 for a constant."""
+    """1 − Var(R − V) / Var(R) over tokens: 1 for values that foresee every return, 0 for a constant.
+
+    NaN, which logs leave out, if all returns are the same: there is nothing to foresee.
+    """
     import torch
 
     left, whole = ((one[mask.bool()]).var(correction=0) for one in (returns - values, returns))
-    return torch.where(whole > 0, 1 - left / whole, 0.0)
+    return torch.where(whole > 0, 1 - left / whole, torch.nan)
