@@ -26,11 +26,10 @@ from cai.records import Prompt, Revision, Role, Values
 from cai.runs.kind import Seats
 from cai.runs.kinds.acceptance import Accepting
 from cai.runs.kinds.prompt_run import PromptRun
-from cai.runs.kinds.settings import GATE, GenerateSettings
+from cai.runs.kinds.settings import GATE, GenerateSettings, with_defaults
 from cai.runs.run import Run
 from cai.sources.files import Source
 from cai.texts.wording import counted, source_name
-from cai.weights.named import named_of
 
 
 class GenerateRun(PromptRun[Revision]):
@@ -273,18 +272,6 @@ def _hash_of(templates: Templates, settings: GenerateSettings, gate: float | Non
     if settings.distill:
         return templates.teach_hash
     return templates.ungated_hash if gate is None else templates.hash
-
-
-def with_defaults(settings: GenerateSettings) -> GenerateSettings:
-    """The settings, and where they leave open what the register says of a named local model, that.
-
-    The model must be writer, critic and reviser: the register knows nothing of others.
-    """
-    named = named_of(settings.model)
-    if named is None or {settings.critic, settings.reviser} - {None, settings.model}:
-        return settings
-    is_open = {name for name in named.chain if name not in settings.model_fields_set or getattr(settings, name) is None}
-    return settings.model_copy(update={name: value for name, value in named.chain.items() if name in is_open})
 
 
 def threshold_of(gate: float | bool | None, templates: Templates) -> float | None:

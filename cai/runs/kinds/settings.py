@@ -19,6 +19,7 @@ from cai.models.specs import without_address
 from cai.records import Protocol, Values
 from cai.runs.settings import Count, Divisible, RunSettings, without_addresses
 from cai.texts.wording import option
+from cai.weights.named import named_of
 
 GATE = 0.5  # the threshold of the gate
 VERDICT = 1024  # tokens that a judge may write before it names a letter
@@ -264,3 +265,15 @@ class LabelSettings(Divisible):
         if self.model is not None and self.target is None:
             raise UsageError("--model draws further replies for --target: name that too, or leave it out")
         return self
+
+
+def with_defaults(settings: GenerateSettings) -> GenerateSettings:
+    """The settings, and where they leave open what the register says of a named local model, that.
+
+    The model must be writer, critic and reviser: the register knows nothing of others.
+    """
+    named = named_of(settings.model)
+    if named is None or {settings.critic, settings.reviser} - {None, settings.model}:
+        return settings
+    is_open = {name for name in named.chain if name not in settings.model_fields_set or getattr(settings, name) is None}
+    return settings.model_copy(update={name: value for name, value in named.chain.items() if name in is_open})

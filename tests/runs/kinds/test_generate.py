@@ -16,8 +16,8 @@ from cai.constitution.principles import Constitution
 from cai.engine.asked import ngrams_asked
 from cai.errors import CaiError, UsageError
 from cai.folder.identity import identity_hash
-from cai.runs.kinds.generate import GenerateRun, with_defaults
-from cai.runs.kinds.settings import GenerateSettings
+from cai.runs.kinds.generate import GenerateRun
+from cai.runs.kinds.settings import GenerateSettings, with_defaults
 from cai.sources.yamlfile import make_settings as settings_of
 from cai.texts.off_task import echo
 from cai.texts.wording import SHOWN, telling
