@@ -270,10 +270,13 @@ class LabelSettings(Divisible):
 def with_defaults(settings: GenerateSettings) -> GenerateSettings:
     """The settings, and where they leave open what the register says of a named local model, that.
 
-    The model must be writer, critic and reviser: the register knows nothing of others.
+    The model must be writer, critic and reviser: the register knows nothing of others. Nor does it know other
+    templates, whose gate may be none, or ask another question.
     """
     named = named_of(settings.model)
     if named is None or {settings.critic, settings.reviser} - {None, settings.model}:
         return settings
     is_open = {name for name in named.chain if name not in settings.model_fields_set or getattr(settings, name) is None}
+    if settings.templates not in (None, named.chain.get("templates")):
+        is_open.discard("gate")
     return settings.model_copy(update={name: value for name, value in named.chain.items() if name in is_open})

@@ -124,6 +124,22 @@ def test_a_named_model_says_what_its_chains_are_like_unless_that_is_stated(
     assert (settings.templates, settings.temperature, settings.draw) == (templates, temperature, None)
 
 
+@pytest.mark.parametrize(
+    ("stated", "gate"),
+    [
+        ({}, 0.4),
+        ({"templates": "quoted"}, 0.4),
+        ({"templates": "chat"}, 0.5),
+        ({"templates": "fewshot"}, None),  # which has none
+        ({"gate": 0.7}, 0.7),
+        ({"gate": False}, None),
+        ({"critic": "local"}, 0.5),
+    ],
+)
+def test_the_gate_of_a_named_model_is_for_its_own_templates(stated: dict[str, Any], gate: float | None) -> None:
+    assert setup(model="local:qwen2.5-coder-1.5b", **stated).gate == gate
+
+
 def test_a_file_with_the_name_of_a_model_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "qwen2.5-coder-1.5b").write_text("weights")
     monkeypatch.chdir(tmp_path)
