@@ -25,6 +25,7 @@ from cai.folder.info import seen_from
 from cai.folder.journal.store import Store
 from cai.folder.shards.join import read_run
 from cai.judge.certify import FILE
+from cai.models.specs import without_address
 from cai.records import Object, Values
 from cai.rewards.settings import RewardSettings
 from cai.sources.files import path_of
@@ -161,11 +162,17 @@ def _command(method: str, data: Any, options: Object, flags: Object) -> str | No
     """What makes this training on the command line, without keys of servers; None for rows that are in memory."""
     if not isinstance(data, str | Path):
         return None
-    words = words_of({name: value for name, value in options.items() if value is not None and value != "local"})
+    stated = {name: _kept(value) for name, value in options.items() if value is not None and value != "local"}
+    words = words_of(stated)
     for name, value in flags.items():
         if not SECRET.search(name):
-            words += ["--set", f"{name}={orjson.dumps(value).decode()}"]
+            words += ["--set", f"{name}={orjson.dumps(_kept(value)).decode()}"]
     return printable(shlex.join(["cai", "train", method, str(data), *words]))
+
+
+def _kept(value: Any) -> Any:
+    """A value as it is written down: the address of a model may hold a key."""
+    return without_address(value) if isinstance(value, str) else value
 
 
 def _finished(folder: TrainFolder, tell: Callable[[str], None]) -> TrainSummary | None:
@@ -212,10 +219,14 @@ def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> Va
         config["chat_template"] = path_of(template).read_text(encoding="utf-8", errors="replace")
     if config["constitution"] is not None:
         config["constitution"] = load_constitution(config["constitution"]).hash
+    del config["server_args"]  # how a server runs
     for part, names in ((config["lora"], ("embeddings",)), (config, (*LATER, *OF_REPLIES))):
         for name in names:
-            if part[name] is None:  # a key that 0.1.0 did not have
-                del part[name]
+            if part.get(name) is None:  # a key that 0.1.0 did not have
+                part.pop(name, None)
+    for name in ("watch", "rollouts"):  # of models and servers, which may come back at another address
+        if name in config:
+            config[name] = without_address(config[name])
     data = [[content, len(rows.train), len(rows.eval)] for _, content in rows.files]
     return {"method": method, "model": base.mark, "data": data, "config": config}
 

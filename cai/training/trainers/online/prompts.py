@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cai.errors import UsageError
+from cai.models.specs import without_address
 from cai.records import Values
 from cai.texts.wording import counted, nearest
 from cai.training.data.tokens import Encoded, Rows
@@ -39,14 +40,12 @@ class Prompts(Rows):
                 f"no loss of {self.data.method} is called {config.loss!r}; {nearest(config.loss, method.losses)}"
             )
         if config.watch is not None and not self.data.eval:
-            raise UsageError(f"watch {config.watch} has no held-out replies to rate: set eval_data, or split below 1")
+            spec = without_address(config.watch)
+            raise UsageError(f"watch {spec} has no held-out replies to rate: set eval_data, or split below 1")
         if config.stop_on_goodhart and config.watch is None:
             raise UsageError("stop_on_goodhart needs watch, a judge that takes no part, such as reward:FOLDER")
-        for name in ("full", "lora.embeddings"):
-            if config.rollouts is not None and (config.full if name == "full" else config.lora.embeddings):
-                raise UsageError(
-                    f"rollouts hands over a LoRA adapter, which {name} does not leave at that: leave it out"
-                )
+        if config.rollouts is not None and (config.full or config.lora.embeddings):
+            raise UsageError("rollouts hands over a LoRA adapter and nothing else: leave out full and lora.embeddings")
         if method.loss:
             yield self.loaded.setting("loss", method.loss)
         for name, value in DEFAULTS[self.data.method].items():

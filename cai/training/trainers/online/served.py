@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from cai.models.serving.kinds import room_for
 from cai.models.serving.launch import Launch, launch_of, rank_of, served
 from cai.models.serving.pool import POOL
 from cai.models.serving.process import Server
-from cai.models.specs import parts_of, without_address
+from cai.models.specs import check_address, parts_of, without_address
 from cai.records import Object, Values
 from cai.texts.wording import reason_of
 from cai.training.setup.keys import TrainConfig
@@ -33,6 +34,7 @@ from cai.weights.bases import Base
 
 ADAPTERS = "rollouts"  # folder of the adapters that the server reads
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds before a failed request is sent again
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 UPDATING = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 Tokens = Sequence[int]
 
@@ -62,6 +64,7 @@ class RolloutServer:
     """
 
     def __init__(self, spec: str, base: Base, rank: int, folder: Path, arguments: str = "") -> None:
+        check_address(spec)
         self._spec = without_address(spec)
         provider, name, url = parts_of(spec)
         if provider != "vllm" or not name:
@@ -92,7 +95,8 @@ class RolloutServer:
         step: of the policy, which `save` writes into a folder if the server does not have it. Raises ServerDown if the
         server does not answer for a minute, ModelStopped if it refuses.
         """
-        return asyncio.run(self._replies(prompts, step, save, sampling, seed))
+        with ThreadPoolExecutor(max_workers=1) as thread:  # the caller's may run a loop, as a notebook's does
+            return thread.submit(asyncio.run, self._replies(prompts, step, save, sampling, seed)).result()
 
     async def _replies(
         self, prompts: Sequence[Tokens], step: int, save: Callable[[Path], None], sampling: Object, seed: int
@@ -117,9 +121,9 @@ class RolloutServer:
         shutil.rmtree(path, ignore_errors=True)
         save(path)
         named = {"lora_name": self._named(step), "lora_path": str(path), "load_inplace": True}
-        await self._post(session, "/v1/load_lora_adapter", named)
+        await self._post(session, LOAD, named)
         if self._loaded is not None:
-            await self._post(session, "/v1/unload_lora_adapter", {"lora_name": self._named(self._loaded)})
+            await self._post(session, UNLOAD, {"lora_name": self._named(self._loaded)})
             shutil.rmtree(self._folder / str(self._loaded), ignore_errors=True)
         self._loaded = step
 
@@ -133,12 +137,16 @@ class RolloutServer:
         assert self._loaded is not None
         wanted = {"return_token_ids": True, "skip_special_tokens": False, "add_special_tokens": False}
         question = {"model": self._named(self._loaded), "prompt": prompt, "n": count, **sampling, **wanted}
-        answer = orjson.loads(await self._post(session, "/v1/completions", question))
-        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
-        replies = [choice.get("token_ids") for choice in choices]
+        content = await self._post(session, "/v1/completions", question)
+        try:
+            choices = sorted(orjson.loads(content)["choices"], key=lambda choice: choice["index"])
+            replies = [list(map(int, choice["token_ids"])) for choice in choices]
+        except (ValueError, LookupError, TypeError):
+            replies = []
         if len(replies) != count or not all(replies):
             raise ModelStopped(
-                f"rollouts {self._spec}: the server sent no tokens of {count} replies: it must be vllm 0.11 or newer"
+                f"rollouts {self._spec}: the server sent no tokens of {count} replies, as vllm 0.11 and newer do: "
+                f"{content[:200].decode(errors='replace')}"
             )
         return replies
 
@@ -148,7 +156,7 @@ class RolloutServer:
             try:
                 async with session.post(f"{self._url}{path}", json=body) as response:
                     content = await response.read()
-                    if response.status == 200:
+                    if response.status == 200 or (path == UNLOAD and response.status == 404):  # gone is as well
                         return content
                     problem = f"HTTP {response.status}: {content[:300].decode(errors='replace')}"
                     if response.status < 500 and response.status != 429:
@@ -171,6 +179,6 @@ class RolloutServer:
 
 
 def _advice(path: str) -> str:
-    if path != "/v1/load_lora_adapter":
+    if path != LOAD:
         return ""
     return f"; start it with {UPDATING}=True and --enable-lora, on a machine that sees the folder of the training"
