@@ -13,6 +13,7 @@ from statistics import fmean, stdev
 
 import orjson
 
+from cai.disk.reading import read_object
 from cai.disk.writing import write_atomically
 
 FILE = "watch.json"  # the numbers of the first evaluation, in the training's folder
@@ -51,22 +52,23 @@ class HeldOut:
             return {}
         now = {"reward": self._rewards, "watch": self._ratings}
         self._rewards, self._ratings = [], []
-        if first or self._before() is None:
+        before = None if first else self._before()
+        if before is None:
+            before = self._first = now
             self._keep(now)
         known = [number for number in now["watch"] if number is not None]
         measures = {"watch": fmean(known)} if known else {}
-        for name, before in (self._before() or {}).items():
-            found = change(before, now[name])
+        for name, numbers in now.items():
+            found = change(before[name], numbers)
             if found is not None:
                 measures[f"{name}_change"], measures[f"{name}_error"] = found
         return measures
 
     def _before(self) -> dict[str, list[float | None]] | None:
         if self._first is None and self._path.exists():
-            self._first = orjson.loads(self._path.read_bytes())
+            self._first = read_object(self._path, "delete it: later evaluations are then compared with the next one")
         return self._first
 
     def _keep(self, now: dict[str, list[float | None]]) -> None:
-        self._first = now
         if self._writes:
             write_atomically(self._path, orjson.dumps(now))

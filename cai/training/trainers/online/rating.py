@@ -71,14 +71,15 @@ def open_rewards(
     if text is None:
         raise UsageError(f"{method} needs a reward: --reward reward:FOLDER, judge, length, format or MODULE:FUNCTION")
     calls, completions = RewardCalls(folder, judging), Completions(folder)
-    given = (
-        [*read_rewards(text, calls, completions)] if rewards is None or isinstance(rewards, str) else weighted(rewards)
-    )
-    if watch is not None and not isinstance(watch, str):
-        [(_, watch)] = weighted(watch)
-    elif config.watch is not None:
-        watch = read_watch(config.watch, given, calls, completions)
-    return Rewards(tuple(given), watch)
+    is_named = rewards is None or isinstance(rewards, str)
+    given = read_rewards(text, calls, completions) if is_named else weighted(rewards)
+    if watch is None or isinstance(watch, str):
+        watching = config.watch and read_watch(config.watch, given, calls, completions)
+        return Rewards(tuple(given), watching or None)
+    watches = weighted(watch)
+    if len(watches) != 1:
+        raise UsageError(f"watch is one reward that takes no part, not {len(watches)}")
+    return Rewards(tuple(given), watches[0].reward)
 
 
 def identity_of(rewards: Sequence[Weighted]) -> list[Values]:

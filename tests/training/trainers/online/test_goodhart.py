@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rewarded import likes_a, named, questions, train
 from trainings import lines, record
 
-from cai.errors import UsageError
+from cai.errors import RunError, UsageError
 from cai.training.trainers.online.goodhart import HeldOut, change
 from cai.training.trainers.watch import Watch
 
@@ -104,3 +104,11 @@ def test_a_watch_that_can_say_nothing_is_refused(
     judging = {"judge": "openai:x@http://127.0.0.1:9/v1"}
     with pytest.raises(UsageError, match=message):
         train("rloo", base, tmp_path / "out", flags=flags, judging=judging, **more)
+
+
+def test_a_damaged_file_of_the_first_evaluation_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "watch.json").write_text('{"reward": [1.0')
+    held = HeldOut(tmp_path, writes=True)
+    held.add([1.0], [1.0])
+    with pytest.raises(RunError, match=r"watch\.json cannot be read: .*delete it"):
+        held.measures(first=False)
