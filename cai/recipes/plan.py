@@ -115,13 +115,13 @@ class _Rehearsal:
         step = job.steps[0]
         settings = self._settings(job, step)
         parts = str(step.settings.get("reward", "")).split(",")
-        known = [self._playing.filled(part) for part in parts if not self._is_missing(part)]
+        known = [part for part in parts if not self._is_missing(part)]
+        if not known:
+            return StagePlan(**told, is_guess=False)
+        if known != [""]:  # else the config names them
+            settings["reward"] = replaced(",".join(known), self._playing.filled)
         if self._is_missing(step.settings.get("watch", "")):
             del settings["watch"]
-        if parts != [""]:
-            if not known:
-                return StagePlan(**told, is_guess=False)
-            settings["reward"] = ",".join(known)
         figures = self._run(["plan", *step.command.words(settings)])
         asked = figures["rewards"].values()
         costs = [each["cost_usd"] for each in asked]
@@ -135,7 +135,7 @@ class _Rehearsal:
 
     def _is_missing(self, text: str) -> bool:
         """Whether a text names a job that has not run."""
-        match = JOB.search(text)
+        match = JOB.fullmatch(text)
         return match is not None and not self._is_finished(match[2])
 
     def _is_finished(self, name: str) -> bool:

@@ -11,8 +11,10 @@ from cai.errors import UsageError
 VARIABLE = r"[a-z_][a-z0-9_]*"
 STAGE = r"[a-z][a-z0-9_-]*"
 VARIABLES = re.compile(rf"\$({VARIABLE})")
-# At the start of a value, or after the kind of a model: reward:@rm. An @ elsewhere is a revision or an address.
-REFERENCE = re.compile(rf"((?:[a-z]+:)?)@({STAGE})((?:/.*)?)", re.DOTALL)
+# At the start of a value, or after a weight and the kind of a model: 0.5:reward:@rm. An @ elsewhere is a revision or
+# an address.
+REFERENCE = re.compile(rf"((?:[\d.e-]+:)?(?:[a-z]+:)?)@({STAGE})((?:/.*)?)", re.DOTALL)
+PART = re.compile(r"(?:[\d.e-]+:)?(?:[a-z]+:)?@[a-z][^,\s]*")  # of a list with commas
 
 
 class Reference(NamedTuple):
@@ -29,10 +31,17 @@ def reference_in(text: str) -> Reference | None:
     return None if match is None else Reference(*match.groups())
 
 
+def _parts(text: str) -> list[str]:
+    """The parts of a list with commas of which one names a stage, as in judge,0.5:reward:@rm; else the text."""
+    parts = text.split(",")
+    is_list = len(text.split()) == 1 and any(map(PART.fullmatch, parts))  # a sentence is none
+    return parts if is_list else [text]
+
+
 def texts_in(value: Any) -> Iterator[str]:
     """The texts of a value, those in lists and mappings too."""
     if isinstance(value, str):
-        yield value
+        yield from _parts(value)
     elif isinstance(value, Mapping):
         for each in value.values():
             yield from texts_in(each)
@@ -54,7 +63,10 @@ def variables_in(value: Any) -> list[str]:
 def replaced(value: Any, replace: Callable[[str], Any]) -> Any:
     """A value with every text in it replaced."""
     if isinstance(value, str):
-        return replace(value)
+        parts = _parts(value)
+        if len(parts) == 1:
+            return replace(value)
+        return ",".join(replace(part) if PART.fullmatch(part) else part for part in parts)
     if isinstance(value, Mapping):
         return {key: replaced(each, replace) for key, each in value.items()}
     if isinstance(value, list | tuple):

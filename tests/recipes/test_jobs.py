@@ -87,6 +87,25 @@ def test_a_file_in_a_folder_and_a_kind_of_model_stand_around_a_stage(read: Read)
     assert job.needs == ("draft", "rm")
 
 
+def test_a_list_with_commas_may_name_stages_and_a_sentence_does_not(read: Read) -> None:
+    recipe = read("""
+        name: small
+        matrix: {seed: [0, 1]}
+        stages:
+          rm: {train reward: {data: pairs.jsonl, seed: $seed}}
+          other: {train reward: {data: pairs.jsonl}}
+          rl:
+            train rloo:
+              {data: prompts.jsonl, reward: "judge:kind,0.5:reward:@rm,1e-2:reward:@other,length", watch: "reward:@rm"}
+          said: {generate: {system: "Be brief,@all of you, and kind,@rm"}}
+    """)
+    jobs = {job.name: job for job in jobs_of(recipe)}
+    first = jobs["rl.seed=0"]
+    assert first.steps[0].settings["reward"] == "judge:kind,0.5:reward:@rm.seed=0,1e-2:reward:@other,length"
+    assert set(first.needs) == {"rm.seed=0", "other"}
+    assert jobs["said"].needs == ()
+
+
 def test_an_address_is_no_stage(read: Read) -> None:
     recipe = read("name: small\nstages:\n  a: {generate: {model: 'openai:x@http://host:1/v1'}}\n")
     assert jobs_of(recipe)[0].needs == ()
