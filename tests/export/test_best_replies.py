@@ -19,7 +19,7 @@ from cai.errors import RunError, UsageError
 from cai.export.export import ExportSummary, export_run
 from cai.folder.kinds import TRAINING_FILES
 from cai.training.data.dataset import load_rows
-from cai.training.train import provenance
+from cai.training.provenance import provenance
 
 
 def sigma(z: float) -> float:

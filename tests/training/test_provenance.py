@@ -12,8 +12,8 @@ from training_records import make
 
 from cai.folder.identity import identity_hash
 from cai.judge.certify import Calibration, Threshold
+from cai.training.provenance import provenance
 from cai.training.report.card import card
-from cai.training.train import provenance
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}
 LABEL = {

@@ -14,7 +14,8 @@ from label_runs import scorer
 from cai.evaluation.arena.figures import Contestant
 from cai.evaluation.arena.provenance import independence, stages_of, trained_of, with_training
 from cai.folder.identity import identity_hash
-from cai.training.train import provenance, train
+from cai.training.provenance import provenance
+from cai.training.train import train
 from cai.weights.bases import mark_of
 
 LAW = {"name": "kind", "version": "1.2.0", "hash": "c0ffee"}

@@ -20,7 +20,7 @@ from cai.runs.kinds.generate import GenerateRun
 from cai.runs.kinds.settings import GenerateSettings
 from cai.runs.plan import estimate
 from cai.sources.yamlfile import make_settings
-from cai.training.train import provenance
+from cai.training.provenance import provenance
 
 SHOWN = re.compile(r"<reply_a>\n(.*?)\n</reply_a>\n\n<reply_b>\n(.*?)\n</reply_b>\n\n(.*)", re.S)
 BIAS = 1.5  # of the judge, towards the reply that is shown first
