@@ -8,6 +8,7 @@ Reads hh_harmless_dev and hh_harmless_more (CAI_SHARED_DATA), hhh221, XSTest and
     bench.jsonl       pairs on which the evaluator is compared with people: a quarter of dev that trains nothing
     chains.jsonl      100 unsafe prompts and 50 benign ones for critique and revision, care in each
     policy.jsonl      the same, and all other prompts of the last quarter of dev: what policies are trained on
+    pairs.jsonl       the pairs of that quarter, from which a reward model of policies learns
     held-out.jsonl    the first turns of bench.jsonl, for win rates of policies
 
 Quarters are by hash of the first turn. Which prompts of the last quarter ask for help with harm was read by hand:
@@ -108,6 +109,7 @@ def main() -> None:
         "bench": [pair for _, pair in quarters[BENCH]],
         "chains": chains,
         "policy": chains + [{"id": name, "care": "unknown", "prompt": prompt} for name, prompt in others],
+        "pairs": [pair for _, pair in quarters[POLICY]],
         "held-out": [{"id": f"held-{number:03}", "prompt": prompt} for number, prompt in enumerate(held)],
     }
     given.out.mkdir(parents=True, exist_ok=True)
