@@ -86,7 +86,7 @@ def run_recipe(
 
 def _playing(recipe: str, out: str | Path | None, assignments: Iterable[str], wishes: Wishes) -> Playing:
     from cai.recipes.play import Playing
-    from cai.recipes.recipe import read_recipe
+    from cai.recipes.reading import read_recipe
 
     chosen = read_recipe(recipe, commands(), assignments)
     return Playing(chosen, Path(out) if out else Path("runs") / chosen.name, wishes)

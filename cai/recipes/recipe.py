@@ -1,24 +1,19 @@
-"""Reads a recipe: a YAML file of stages, each of which is one of our commands; every fault has its line."""
+"""A recipe: a YAML file of stages, each of which is one of our commands."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from cai.errors import InputError, UsageError
-from cai.recipes.commands import REFUSED, SECRET, Command, check_setting
-from cai.recipes.gates import GATE
-from cai.recipes.words import STAGE, VARIABLE, reference_in, references, variables_in
-from cai.records import Object, Values
-from cai.sources import yamlfaults, yamlfile
+from cai.errors import UsageError
+from cai.recipes.commands import Command
+from cai.records import Object
+from cai.sources import yamlfaults
 from cai.sources.files import folder, path_of
-from cai.sources.yamlfile import Document, Place
 from cai.texts.wording import nearest
 
 TURN = "turn"  # the variable that counts the turns of a loop, from 1
@@ -112,187 +107,3 @@ def find_recipe(name_or_path: str | Path) -> Path:
 def built_ins() -> dict[str, Path]:
     """The files of the built-in recipes by their names."""
     return {file.stem: file for file in sorted(folder("recipes").glob("*.yaml"))}
-
-
-def read_recipe(name_or_path: str | Path, commands: Mapping[str, Command], assignments: Iterable[str] = ()) -> Recipe:
-    """The recipe of a file, or the built-in of that name.
-
-    commands: what stages may be, by name. assignments: NAME=VALUE of variables. Raises InputError for the first fault
-    of the file, UsageError for an assignment that it has no variable for.
-    """
-    path = find_recipe(name_or_path)
-    try:
-        document = yamlfile.parse(yamlfile.read_text(path))
-        content = RecipeFile.model_validate(document.value)
-    except yamlfile.BadYaml as error:
-        raise InputError(error.message, path, error.line) from None
-    except ValidationError as error:
-        first = yamlfaults.explain(error, document, KEYS, {"name": NAME_FORM})[0]
-        raise InputError(first.message, path, first.line) from None
-    content.vars.update(_assigned(path, content.vars, assignments))
-    return _Reader(path, document, content, commands).recipe()
-
-
-def _assigned(path: Path, variables: Values, assignments: Iterable[str]) -> Values:
-    values: Values = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"--set {assignment} must be NAME=VALUE")
-        if name not in variables:
-            known = nearest(name, variables) if variables else "it has no vars"
-            raise UsageError(f"--set {name}: {path} has no such variable; {known}")
-        if SECRET.search(text):
-            raise UsageError(f"--set {name} holds what looks like a key: put it into an environment variable")
-        try:
-            values[name] = text if reference_in(text) else yamlfile.parse(text).value
-        except yamlfile.BadYaml as error:
-            raise UsageError(f"--set {assignment}: {error.message}") from None
-    return values
-
-
-class _Reader:
-    """Makes a recipe of what is in its file, and says in which line something is wrong."""
-
-    def __init__(self, path: Path, document: Document, content: RecipeFile, commands: Mapping[str, Command]) -> None:
-        self._path, self._document, self._content, self._commands = path, document, content, commands
-
-    def recipe(self) -> Recipe:
-        content = self._content
-        self._check_variables()
-        stages = {name: self._stage(name, entry) for name, entry in content.stages.items()}
-        if content.repeat > 1 and not content.next:
-            raise self._fault(f"repeat: {content.repeat} needs 'next': what a turn takes from the one before", "repeat")
-        for name, value in content.next.items():
-            self._check_value(("next", name), value)
-            if variables_in(value):
-                raise self._fault(f"{name!r} must be a value or a stage, such as '@dpo', and no variable", "next", name)
-        return Recipe(
-            name=content.name,
-            description=content.description,
-            path=self._path,
-            base=self._base(),
-            variables=content.vars,
-            matrix=content.matrix,
-            repeat=content.repeat,
-            next=content.next,
-            max_cost=content.max_cost,
-            stages=stages,
-            needs=self._needs(stages),
-        )
-
-    def _base(self) -> Path:
-        """The folder of the file; for a built-in, whose files are not yours, the one where the command runs."""
-        is_built_in = self._path in built_ins().values()
-        return Path() if is_built_in else self._path.parent
-
-    def _fault(self, message: str, *place: str | int) -> InputError:
-        return InputError(message, self._path, self._document.line(place))
-
-    def _check_variables(self) -> None:
-        content = self._content
-        for name in (*content.vars, *content.matrix):
-            section = "vars" if name in content.vars else "matrix"
-            if not re.fullmatch(VARIABLE, name):
-                raise self._fault(f"variable {name!r} must be small letters, digits and '_'", section, name)
-            if name == TURN:
-                raise self._fault(f"{TURN!r} counts the turns of 'repeat': choose another name", section, name)
-        for name, value in content.vars.items():
-            self._check_value(("vars", name), value)
-            if variables_in(value):
-                raise self._fault(f"{name!r} names another variable: write its value", "vars", name)
-        for name, values in content.matrix.items():
-            if name in content.vars:
-                raise self._fault(f"{name!r} is in vars and in matrix: leave out one", "matrix", name)
-            if not values:
-                raise self._fault(f"{name!r} has no values", "matrix", name)
-            if len({repr(value) for value in values}) < len(values):
-                raise self._fault(f"{name!r} has a value twice", "matrix", name)
-        for name in content.next:
-            if name not in content.vars:
-                raise self._fault(f"'next' sets {name!r}; {nearest(name, content.vars)}", "next", name)
-
-    def _stage(self, name: str, entry: Object) -> Stage:
-        place = ("stages", name)
-        if not re.fullmatch(STAGE, name):
-            raise self._fault(f"stage {name!r} must be small letters, digits, '_' and '-'", *place)
-        commands = [key for key in entry if key not in (EXPECT, EXPORT)]
-        if len(commands) != 1:
-            found = f"{', '.join(commands)} are several" if commands else "it has none"
-            raise self._fault(f"stage {name!r} needs one command: {found}", *place)
-        [key] = commands
-        command = self._commands.get(key)
-        if command is None:
-            raise self._fault(f"stage {name!r}: unknown command {key!r}; {nearest(key, self._commands)}", *place, key)
-        steps = [self._step((*place, key), command, entry[key])]
-        if EXPORT in entry:
-            if key not in EXPORTED:
-                raise self._fault(f"stage {name!r}: cai {key} has nothing to export", *place, EXPORT)
-            steps.append(self._step((*place, EXPORT), self._commands[EXPORT], entry[EXPORT]))
-        return Stage(name, tuple(steps), self._gates(place, entry), self._document.line(place))
-
-    def _step(self, place: Place, command: Command, values: Any) -> Step:
-        settings = self._settings(place, command, values)
-        missing = sorted(command.required - set(settings))
-        if missing:
-            raise self._fault(f"cai {command.name} needs {missing[0]!r}", *place)
-        return Step(command, settings)
-
-    def _settings(self, place: Place, command: Command, values: Any) -> Object:
-        if values is None:
-            values = {}
-        if not isinstance(values, dict):
-            raise self._fault(f"{place[-1]!r} must be a mapping of settings, not {values!r}", *place)
-        for key, value in values.items():
-            if key in REFUSED:
-                raise self._fault(f"{key!r}: {REFUSED[key]}", *place, key)
-            if key not in command.parameters:
-                advice = nearest(key.replace("-", "_"), command.parameters)
-                raise self._fault(f"unknown setting {key!r} of cai {command.name}; {advice}", *place, key)
-            self._check_value((*place, key), value)
-            problem = check_setting(command.parameters[key], value)
-            if problem:
-                raise self._fault(f"{key!r} {problem}", *place, key)
-        return dict(values)
-
-    def _check_value(self, place: Place, value: Any) -> None:
-        self._check_secret(value, place)
-        known = set(self._content.stages)
-        for reference in references(value):
-            if reference.stage not in known:
-                raise self._fault(f"@{reference.stage} is not a stage; {nearest(reference.stage, known)}", *place)
-        variables = {*self._content.vars, *self._content.matrix, TURN}
-        for name in variables_in(value):
-            if name not in variables:
-                raise self._fault(f"${name} is not a variable; {nearest(name, variables)}", *place)
-
-    def _check_secret(self, value: Any, place: Place) -> None:
-        if SECRET.search(str(value)):
-            where = place[-1]
-            raise self._fault(f"{where!r} holds what looks like a key: put it into an environment variable", *place)
-
-    def _gates(self, place: Place, entry: Object) -> dict[str, str]:
-        gates = entry.get(EXPECT, {})
-        if not isinstance(gates, dict):
-            raise self._fault(f"'expect' must be a mapping such as {{rows: '>=100'}}, not {gates!r}", *place, EXPECT)
-        for key, text in gates.items():
-            if not isinstance(text, str) or not GATE.fullmatch(text.strip()):
-                raise self._fault(f"{key!r} must be a bound such as '>=100', not {text!r}", *place, EXPECT, key)
-        return {key: text.strip() for key, text in gates.items()}
-
-    def _needs(self, stages: Mapping[str, Stage]) -> dict[str, tuple[str, ...]]:
-        needs = {name: self._named_by(stage) for name, stage in stages.items()}
-        try:
-            TopologicalSorter(needs).prepare()
-        except CycleError as error:
-            around = list(reversed(error.args[1]))
-            raise self._fault(f"the stages wait for each other: {' -> '.join(around)}", "stages", around[0]) from None
-        return needs
-
-    def _named_by(self, stage: Stage) -> tuple[str, ...]:
-        """The stages that a stage names, itself or by its variables."""
-        named = []
-        for step in stage.steps:
-            values = [step.settings, *(self._content.vars.get(name) for name in variables_in(step.settings))]
-            named += [reference.stage for value in values for reference in references(value)]
-        return tuple(dict.fromkeys(named))

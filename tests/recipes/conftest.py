@@ -11,7 +11,8 @@ import pytest
 
 from cai.cli.recipe import commands
 from cai.recipes.commands import Command
-from cai.recipes.recipe import Recipe, read_recipe
+from cai.recipes.reading import read_recipe
+from cai.recipes.recipe import Recipe
 
 known: Callable[[], Mapping[str, Command]] = cache(commands)
 Read = Callable[..., Recipe]

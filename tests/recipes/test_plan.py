@@ -12,7 +12,7 @@ from stub import Stub, stub
 
 from cai.recipes.plan import RecipePlan, plan
 from cai.recipes.play import Playing, Wishes
-from cai.recipes.recipe import read_recipe
+from cai.recipes.reading import read_recipe
 
 
 @pytest.fixture(scope="module")

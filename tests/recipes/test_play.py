@@ -15,7 +15,7 @@ from stub import Stub, stub
 
 from cai.errors import CaiError, RunError, UsageError
 from cai.recipes.play import CommandFailed, Playing, Wishes
-from cai.recipes.recipe import read_recipe
+from cai.recipes.reading import read_recipe
 from cai.recipes.state import cost_of
 from cai.records import Values
 

@@ -8,7 +8,8 @@ import pytest
 from recipes.conftest import known
 
 from cai.errors import InputError, UsageError
-from cai.recipes.recipe import Recipe, built_ins, read_recipe
+from cai.recipes.reading import read_recipe
+from cai.recipes.recipe import Recipe, built_ins
 
 Read = Callable[..., Recipe]
 HEAD = "name: small\nvars: {model: local}\nstages:\n"
