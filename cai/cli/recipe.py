@@ -77,7 +77,7 @@ def run_recipe(
     from cai.recipes.play import Wishes
     from cai.recipes.process import run_command
 
-    assignments = [f"{name}={dumps(value, default=str)}" for name, value in (set or {}).items()]
+    assignments = [f"{name}={dumps(value, default=str, ensure_ascii=False)}" for name, value in (set or {}).items()]
     playing = _playing(str(recipe), out, assignments, Wishes(tuple(only), until, tuple(redo), max_cost))
     playing.play(run_command, tell)
     playing.report(run_command)
@@ -165,8 +165,9 @@ def commands() -> Mapping[str, Command]:
         named = {NAMES.get((name, each.name), each.name): each for each in signature}
         required = frozenset(key for key, each in named.items() if each.default is each.empty) - {"out"}
         parameters = {key: _parameter(key, each) for key, each in named.items() if not _is_set_by_recipe(key, named)}
-        if entry.get("into", "--out") is None:  # its argument is the folder of the stage
-            required, parameters = frozenset(), {key: each for key, each in parameters.items() if each.option}
+        into = entry.get("into", "--out")  # None: its argument is the folder of the stage
+        required = frozenset() if into is None else required
+        parameters = {key: each for key, each in parameters.items() if each.option != into}
         made[name] = Command(name=name, parameters=parameters, required=required, **entry)
     return made
 

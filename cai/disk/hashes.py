@@ -35,15 +35,15 @@ def fingerprint(path: Path, *patterns: str) -> str:
     """
     digest = hashlib.sha256()
     if not path.is_dir():
-        digest.update(f"\0{_hash(path)}\0".encode())
+        digest.update(f"\0{remembered_sha256(path)}\0".encode())
     else:
         files = {file for pattern in patterns or "*" for file in path.glob(pattern) if file.is_file()}
         for file in sorted(files):
-            digest.update(f"{file.name}\0{_hash(file)}\0".encode())
+            digest.update(f"{file.name}\0{remembered_sha256(file)}\0".encode())
     return digest.hexdigest()[:12]
 
 
-def _hash(path: Path) -> str:
+def remembered_sha256(path: Path) -> str:
     """The SHA-256 of a file; that of a large one is remembered in the cache until the file changes."""
     path = path.resolve()
     before = path.stat()

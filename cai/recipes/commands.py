@@ -9,8 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cai.recipes.words import is_variable
 from cai.records import Object
 
+# Settings that may name a file, a folder or a model, and with them a stage: any other text is what it says.
+READS = {
+    "accept", "adapter", "against", "bench", "benign", "calibration", "chat_template", "config", "constitution",
+    "contrast", "critic", "data", "eval_data", "file", "gold", "harm", "judge", "model", "models", "prompts",
+    "reuse", "reviser", "reward", "rollouts", "runs", "scale", "source", "templates", "training_data", "watch",
+}  # fmt: skip
 REFUSED = {  # settings that a recipe may not have, and why
     "out": "the recipe names the folders",
     "json": "the recipe reads what its commands say",
@@ -103,7 +110,7 @@ def check_setting(parameter: Parameter, value: Any) -> str | None:
         return next(filter(None, problems), None)
     if isinstance(value, dict):
         return None if parameter.is_json else "takes one value, not a mapping"
-    if isinstance(value, str) and value.startswith(("$", "@")):
+    if isinstance(value, str) and is_variable(value):  # checked once it is filled in
         return None
     return _of_kind(parameter, value)
 

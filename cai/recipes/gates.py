@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cai.errors import CaiError, UsageError
-from cai.records import Object
+from cai.records import DROP_REASONS, Object
 from cai.texts.wording import nearest
 
 GATE = re.compile(r"(>=|<=|==|>|<)\s*(-?\d+(?:\.\d+)?)")
+COUNTS = ("dropped", "left_out")  # mappings of counts by reason
 HOLDS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -36,13 +37,21 @@ def check_gates(name: str, gates: Mapping[str, str], summary: Object) -> None:
             raise CaiError(f"stage {name}: {key} is {value:g}, and {text} is expected: the recipe ends here")
 
 
+def unknown_reason(key: str) -> str | None:
+    """What is wrong with a gate on a count of dropped rows whose reason does not exist; None: nothing."""
+    *outer, last = key.split(".")
+    if not outer or outer[0] not in COUNTS or last in DROP_REASONS:
+        return None
+    return f"no row is ever dropped as {last!r}; {nearest(last, DROP_REASONS)}"
+
+
 def figure(summary: Object, key: str) -> float:
-    """The figure of that name; 0 for a count that a mapping of counts does not have."""
+    """The figure of that name; 0 for a reason for which no row was dropped."""
     value: Any = summary
     *outer, last = key.split(".")
     for part in outer:
         value = _within(value, part, key)
-    if outer and isinstance(value, Mapping) and last not in value and all(map(_is_count, value.values())):
+    if outer and outer[0] in COUNTS and isinstance(value, Mapping) and last not in value:
         return 0
     found = _within(value, last, key)
     if isinstance(found, bool) or not isinstance(found, int | float):
@@ -50,10 +59,6 @@ def figure(summary: Object, key: str) -> float:
             f"expect {key!r} is not a number but {found!r}: name a figure that the command prints with --json"
         )
     return found
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _within(value: Any, part: str, key: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +11,7 @@ from itertools import product
 from typing import Any
 
 from cai.errors import UsageError
+from cai.recipes.commands import check_setting
 from cai.recipes.recipe import TURN, Recipe, Stage, Step
 from cai.recipes.words import REFERENCE, reference_in, references, replaced, texts_in, variables_in, with_variables
 from cai.records import Object, Values
@@ -16,6 +19,8 @@ from cai.records import Object, Values
 # A reference whose stage is replaced by a job.
 JOB = re.compile(REFERENCE.pattern.replace("[a-z0-9_-]*", "[A-Za-z0-9_.=+-]*"), re.DOTALL)
 Point = Mapping[str, Any]  # the values of variables that a job depends on
+LIMIT = "--limit"  # the option that bounds the rows of a run
+LONGEST = 40  # characters of a value in the name of a folder
 Uses = dict[str, set[str]]  # by stage, the variables of the matrix that it depends on, and whether on the turn
 
 
@@ -57,9 +62,15 @@ def _uses(recipe: Recipe, turn: int, before: Uses) -> Uses:
     def used(value: Any, of: Uses) -> Iterator[str]:
         for reference in references(value):
             yield from of[reference.stage]
+        yield from by_variables(value, of)
+
+    def by_variables(value: Any, of: Uses) -> Iterator[str]:
         for name in variables_in(value):
-            if name == TURN or name in recipe.matrix:
+            if name == TURN:
                 yield name
+            elif name in recipe.matrix:
+                yield name
+                yield from used(recipe.matrix[name], of)
             elif turn > 1 and name in recipe.next:
                 yield TURN
                 yield from used(recipe.next[name], before)
@@ -67,7 +78,9 @@ def _uses(recipe: Recipe, turn: int, before: Uses) -> Uses:
                 yield from used(recipe.variables[name], of)
 
     for name in recipe.order:
-        uses[name] = set(used(_settings(recipe.stages[name]), uses))
+        steps = recipe.stages[name].steps
+        named = [each for step in steps for each in (*used(step.reads, uses), *by_variables(step.settings, uses))]
+        uses[name] = set(named)
     return uses
 
 
@@ -94,25 +107,37 @@ def _job(recipe: Recipe, stage: Stage, point: Point, turn: int, turns: Sequence[
 
         return replaced(value, locate)
 
-    variables = {**located(recipe.variables, turn), **point, TURN: turn}
+    variables = {**located(_unescaped(recipe.variables), turn), **located(_unescaped(point), turn), TURN: turn}
     if turn > 1:
-        variables |= located(recipe.next, turn - 1)
-    filled = with_variables(located(_settings(stage), turn), variables)
-    steps = [
-        replace(step, settings=_valued(step, settings)) for step, settings in zip(stage.steps, filled, strict=True)
-    ]
-    needs = tuple(dict.fromkeys(job_names_in(filled)))
-    return Job(_name(recipe, stage.name, point), stage, point, tuple(steps), needs)
+        variables |= located(_unescaped(recipe.next), turn - 1)
+    name = _name(recipe, stage.name, point)
+    steps = []
+    for step in stage.steps:
+        filled = with_variables(step.located(lambda text: located(text, turn)), variables)
+        steps.append(replace(step, settings=_valued(name, step, filled)))
+    needs = tuple(dict.fromkeys(job_names_in([step.reads for step in steps])))
+    return Job(name, stage, point, tuple(steps), needs)
 
 
-def _valued(step: Step, settings: Object) -> Object:
+def _unescaped(values: Values | Point) -> Values:
+    """Values of variables, in which $$ is a dollar sign and nothing names another variable."""
+    return with_variables(values, {})  # type: ignore[no-any-return]
+
+
+def _valued(job: str, step: Step, settings: Object) -> Object:
     """The settings that have a value: a variable without one leaves its setting out."""
     filled = {key: _without_gaps(value) for key, value in settings.items()}
     valued = {key: value for key, value in filled.items() if value is not None}
-    missing = sorted(step.command.required - set(valued))
-    if missing:
-        name = str(step.settings[missing[0]]).lstrip("$")
-        raise UsageError(f"cai {step.command.name} needs {missing[0]!r}, and ${name} has no value: --set {name}=VALUE")
+    for key in sorted(step.command.required - set(valued)):
+        names = variables_in(step.settings[key])
+        if not names:
+            raise UsageError(f"stage {job}: cai {step.command.name} needs {key!r}, and the list is empty")
+        name = names[0]
+        raise UsageError(f"cai {step.command.name} needs {key!r}, and ${name} has no value: --set {name}=VALUE")
+    for key, value in valued.items():
+        problem = check_setting(step.command.parameters[key], value)
+        if problem:
+            raise UsageError(f"stage {job}: {key!r} {problem}; it comes from {step.settings[key]!r}")
     return valued
 
 
@@ -121,10 +146,6 @@ def _without_gaps(value: Any) -> Any:
     if not isinstance(value, list):
         return value
     return [each for each in value if each is not None] or None
-
-
-def _settings(stage: Stage) -> list[Object]:
-    return [step.settings for step in stage.steps]
 
 
 def job_names_in(values: Any) -> list[str]:
@@ -136,7 +157,7 @@ def _name(recipe: Recipe, stage: str, point: Point) -> str:
     """The name of a job, such as `dpo.seed=1.turn=2`."""
     parts = [stage]
     for axis, values in recipe.matrix.items():
-        if axis in point and len(values) > 1:
+        if axis in point:
             parts.append(f"{axis}={_shown(point[axis], values)}")
     if TURN in point and recipe.repeat > 1:
         parts.append(f"{TURN}={point[TURN]}")
@@ -144,9 +165,36 @@ def _name(recipe: Recipe, stage: str, point: Point) -> str:
 
 
 def _shown(value: Any, values: list[Any]) -> str:
-    """A value as part of a folder's name; its number if two of its axis would look alike."""
-    slugs = [re.sub(r"[^A-Za-z0-9_+-]+", "-", str(each)).strip("-") for each in values]
-    number = values.index(value)
-    if not slugs[number] or slugs.count(slugs[number]) > 1 or len(slugs[number]) > 40:
-        return str(number + 1)
-    return slugs[number]
+    """A value as part of a folder's name, which stays the same if its axis gets more values.
+
+    A value that is long, or looks like another one of its axis, is told from others by a hash of it.
+    """
+    slugs = [_slug(each) for each in values]
+    slug = _slug(value)
+    if slug and slugs.count(slug) == 1 and len(slug) <= LONGEST:
+        return slug
+    digest = hashlib.sha256(repr(value).encode()).hexdigest()[:8]
+    return f"{slug[: LONGEST - len(digest) - 1]}-{digest}".lstrip("-")
+
+
+def _slug(value: Any) -> str:
+    return re.sub(r"[^A-Za-z0-9_+-]+", "-", str(value)).strip("-")
+
+
+def kept_words(job: Job) -> list[str]:
+    """The words of a job's commands without places and caps, which decide no result; `@name` for other jobs."""
+    words: list[str] = []
+    for step in job.steps:
+        settings: Object = {key: value for key, value in step.settings.items() if key != "max_cost"}
+        words += step.command.words(settings)
+    return words
+
+
+def lowers_limit(before: Sequence[str], after: Sequence[str]) -> bool:
+    """Whether a job is asked for fewer rows than it has."""
+    least, most = (_limit(words) for words in (after, before))
+    return least < most
+
+
+def _limit(words: Sequence[str]) -> float:
+    return float(words[words.index(LIMIT) + 1]) if LIMIT in words else math.inf

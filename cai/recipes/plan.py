@@ -14,7 +14,7 @@ from cai.recipes.jobs import JOB, Job
 from cai.recipes.play import Playing, Runner
 from cai.recipes.recipe import Step
 from cai.recipes.words import replaced, texts_in
-from cai.records import BadPrompt, Object, Record, Values
+from cai.records import KINDS, BadPrompt, Object, Record, Values
 from cai.sources.files import read_prompts
 from cai.texts.wording import clock, columns
 
@@ -22,7 +22,8 @@ PLANNED = ("generate", "sample", "label", "evaluate")  # commands that `cai plan
 ONLINE = ("train rloo", "train grpo", "train ppo")  # and whose rewards may ask a judge
 SOURCES = {"generate": "prompts", "sample": "prompts", "label": "source"}  # the setting that says what is read
 ANSWER = 256  # tokens of an answer that was not asked for yet, if the stage does not bound them: half of 512
-BESIDE = ("price", "calibration", "gold")  # settings that may name what is not there, and change no number of calls
+BESIDE = ("price", "calibration", "gold", "bench")  # may name what is not there, and change no number of calls
+REUSE = "reuse"  # a folder that is not there lowers none
 
 
 class StagePlan(Record):
@@ -87,6 +88,7 @@ class _Rehearsal:
     def __init__(self, playing: Playing, scratch: Path, run: Runner) -> None:
         self._playing, self._scratch, self._run = playing, scratch, run
         self._jobs = {job.name: job for job in playing.jobs}
+        self._finished: dict[str, bool] = {}
 
     def stage(self, job: Job) -> StagePlan:
         """The plan of one job."""
@@ -139,15 +141,18 @@ class _Rehearsal:
         return match is not None and not self._is_finished(match[2])
 
     def _is_finished(self, name: str) -> bool:
-        entry = self._playing.state.entries.get(name)
-        return entry is not None and entry.status == "finished"
+        """Whether a run would pass over a job; RunError if it would be refused."""
+        if name not in self._finished:
+            job = self._jobs[name]
+            self._finished[name] = all(map(self._is_finished, job.needs)) and self._playing.is_finished(job)
+        return self._finished[name]
 
     def _settings(self, job: Job, step: Step) -> Values:
         """Settings with stand-ins for what is not there."""
         settings = {}
         for key, value in step.settings.items():
             missing = [match[2] for text in texts_in(value) if (match := JOB.fullmatch(text))]
-            if key in BESIDE and any(not self._is_finished(name) for name in missing):
+            if key in (*BESIDE, REUSE) and any(not self._is_finished(name) for name in missing):
                 continue
             settings[key] = replaced(value, self._stand_in)
         if job.stage.command.name == "evaluate":  # whose models must differ from each other
@@ -186,13 +191,22 @@ class _Rehearsal:
         step = job.steps[0]
         source = step.settings.get(SOURCES[step.command.name])
         if source is not None:
-            source = self._stand_in(source)
+            source = self._rows_in(source)
         prompts = read_prompts(source, field=step.settings.get("prompt_field"))
         rows = (_row_of(step.settings, prompt.messages) for prompt in prompts if not isinstance(prompt, BadPrompt))
         with path.open("wb") as file:
             for row in islice(rows, step.settings.get("limit")):
                 file.write(orjson.dumps(row) + b"\n")
         return path
+
+    def _rows_in(self, source: str) -> str:
+        """The file of rows that a source names; of a run that is finished the one in its folder."""
+        match = JOB.fullmatch(source)
+        found = self._stand_in(source)
+        if match is None or match[3] or not self._is_finished(match[2]):
+            return found
+        command = self._jobs[match[2]].stage.command.name
+        return str(Path(found) / KINDS[command].rows_file)
 
 
 def _row_of(settings: Object, messages: Any) -> Mapping[str, Any]:

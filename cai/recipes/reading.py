@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from cai.errors import InputError, UsageError
-from cai.recipes.commands import REFUSED, SECRET, Command, check_setting
-from cai.recipes.gates import GATE
+from cai.recipes.commands import READS, REFUSED, SECRET, Command, check_setting
+from cai.recipes.gates import GATE, unknown_reason
 from cai.recipes.recipe import (
     EXPECT,
     EXPORT,
@@ -27,11 +28,13 @@ from cai.recipes.recipe import (
     built_ins,
     find_recipe,
 )
-from cai.recipes.words import STAGE, VARIABLE, reference_in, references, variables_in
+from cai.recipes.words import STAGE, VARIABLE, references, strays, variables_in
 from cai.records import Object, Values
 from cai.sources import yamlfaults, yamlfile
 from cai.sources.yamlfile import Document, Place
 from cai.texts.wording import nearest
+
+MOST = 2**63  # recipe.json holds no greater number
 
 
 def read_recipe(name_or_path: str | Path, commands: Mapping[str, Command], assignments: Iterable[str] = ()) -> Recipe:
@@ -65,10 +68,25 @@ def _assigned(path: Path, variables: Values, assignments: Iterable[str]) -> Valu
         if SECRET.search(text):
             raise UsageError(f"--set {name} holds what looks like a key: put it into an environment variable")
         try:
-            values[name] = text if reference_in(text) else yamlfile.parse(text).value
+            values[name] = _typed(text)
         except yamlfile.BadYaml as error:
             raise UsageError(f"--set {assignment}: {error.message}") from None
     return values
+
+
+def _typed(text: str) -> Any:
+    """What is typed as a value: a list, a mapping or a text in quotes as YAML has them, a number, true, false, null.
+
+    Anything else is a text as it stands: `Note: be brief` is no mapping there, and `#` begins no comment.
+    """
+    if text.startswith(("[", "{", '"', "'")):
+        return yamlfile.parse(text).value
+    try:
+        value = yamlfile.parse(text).value
+    except yamlfile.BadYaml:
+        return text
+    is_text = "#" in text or isinstance(value, str | list | dict)
+    return text if is_text else value
 
 
 class _Reader:
@@ -83,6 +101,7 @@ class _Reader:
         stages = {name: self._stage(name, entry) for name, entry in content.stages.items()}
         if content.repeat > 1 and not content.next:
             raise self._fault(f"repeat: {content.repeat} needs 'next': what a turn takes from the one before", "repeat")
+        self._check_secret(content.description, ("description",))
         for name, value in content.next.items():
             self._check_value(("next", name), value)
             if variables_in(value):
@@ -124,13 +143,23 @@ class _Reader:
         for name, values in content.matrix.items():
             if name in content.vars:
                 raise self._fault(f"{name!r} is in vars and in matrix: leave out one", "matrix", name)
-            if not values:
-                raise self._fault(f"{name!r} has no values", "matrix", name)
-            if len({repr(value) for value in values}) < len(values):
-                raise self._fault(f"{name!r} has a value twice", "matrix", name)
+            self._check_axis(name, values)
         for name in content.next:
             if name not in content.vars:
                 raise self._fault(f"'next' sets {name!r}; {nearest(name, content.vars)}", "next", name)
+
+    def _check_axis(self, name: str, values: list[Any]) -> None:
+        place = ("matrix", name)
+        if not values:
+            raise self._fault(f"{name!r} has no values", *place)
+        for number, value in enumerate(values):
+            self._check_value((*place, number), value)
+            if variables_in(value):
+                raise self._fault(f"{name!r} names another variable: write its value", *place, number)
+            if isinstance(value, int | float) and not abs(value) < MOST:
+                raise self._fault(f"{name!r} has {value}: a number must be smaller", *place, number)
+            if any(value == each or str(value) == str(each) for each in values[:number]):
+                raise self._fault(f"{name!r} has a value twice: {value!r}", *place, number)
 
     def _stage(self, name: str, entry: Object) -> Stage:
         place = ("stages", name)
@@ -169,26 +198,30 @@ class _Reader:
             if key not in command.parameters:
                 advice = nearest(key.replace("-", "_"), command.parameters)
                 raise self._fault(f"unknown setting {key!r} of cai {command.name}; {advice}", *place, key)
-            self._check_value((*place, key), value)
+            self._check_value((*place, key), value, names_stages=key in READS)
             problem = check_setting(command.parameters[key], value)
             if problem:
                 raise self._fault(f"{key!r} {problem}", *place, key)
         return dict(values)
 
-    def _check_value(self, place: Place, value: Any) -> None:
+    def _check_value(self, place: Place, value: Any, names_stages: bool = True) -> None:
         self._check_secret(value, place)
         known = set(self._content.stages)
-        for reference in references(value):
+        for reference in references(value) if names_stages else ():
             if reference.stage not in known:
                 raise self._fault(f"@{reference.stage} is not a stage; {nearest(reference.stage, known)}", *place)
+        for text in strays(value) if names_stages else ():
+            named = text.partition("@")[2]
+            raise self._fault(f"{text!r} is not '@STAGE' or '@STAGE/FILE'; {nearest(named, known)}", *place)
         variables = {*self._content.vars, *self._content.matrix, TURN}
         for name in variables_in(value):
             if name not in variables:
-                raise self._fault(f"${name} is not a variable; {nearest(name, variables)}", *place)
+                advice = "$$ is a dollar sign" if not variables - {TURN} else nearest(name, variables)
+                raise self._fault(f"${name} is not a variable; {advice}", *place)
 
     def _check_secret(self, value: Any, place: Place) -> None:
         if SECRET.search(str(value)):
-            where = place[-1]
+            where = [each for each in place if isinstance(each, str)][-1]
             raise self._fault(f"{where!r} holds what looks like a key: put it into an environment variable", *place)
 
     def _gates(self, place: Place, entry: Object) -> dict[str, str]:
@@ -198,6 +231,9 @@ class _Reader:
         for key, text in gates.items():
             if not isinstance(text, str) or not GATE.fullmatch(text.strip()):
                 raise self._fault(f"{key!r} must be a bound such as '>=100', not {text!r}", *place, EXPECT, key)
+            unknown = unknown_reason(key)
+            if unknown is not None:
+                raise self._fault(f"{key!r}: {unknown}", *place, EXPECT, key)
         return {key: text.strip() for key, text in gates.items()}
 
     def _needs(self, stages: Mapping[str, Stage]) -> dict[str, tuple[str, ...]]:
@@ -213,6 +249,8 @@ class _Reader:
         """The stages that a stage names, itself or by its variables."""
         named = []
         for step in stage.steps:
-            values = [step.settings, *(self._content.vars.get(name) for name in variables_in(step.settings))]
+            content = self._content
+            filled = ((content.vars.get(name), content.matrix.get(name)) for name in variables_in(step.reads))
+            values = [step.reads, *chain.from_iterable(filled)]
             named += [reference.stage for value in values for reference in references(value)]
         return tuple(dict.fromkeys(named))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from cai.errors import UsageError
-from cai.recipes.commands import Command
+from cai.recipes.commands import READS, Command
+from cai.recipes.words import replaced
 from cai.records import Object
 from cai.sources import yamlfaults
 from cai.sources.files import folder, path_of
@@ -49,6 +50,16 @@ class Step:
 
     command: Command
     settings: Object
+
+    @property
+    def reads(self) -> Object:
+        """The settings that may name stages, files and models."""
+        return {key: value for key, value in self.settings.items() if key in READS}
+
+    def located(self, place: Callable[[str], str]) -> Object:
+        """All settings, with a place for each text that may name one."""
+        located: Object = {**self.settings, **replaced(self.reads, place)}
+        return located
 
 
 @dataclass(frozen=True)

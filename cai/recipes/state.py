@@ -11,6 +11,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import Field, ValidationError
 
+from cai.disk.hashes import remembered_sha256
 from cai.disk.reading import exists, read_object
 from cai.disk.writing import write_atomically
 from cai.errors import RunError
@@ -44,32 +45,58 @@ class Entry(Record):
     summary: dict[str, Any] = Field(default_factory=dict)  # what its command said with --json
     seconds: float = 0.0
     cost_usd: float = 0.0
+    earlier_usd: float = 0.0  # what the folders cost that --redo left behind
+
+
+class Content(Record):
+    """What recipe.json holds."""
+
+    format: Literal[1] = 1
+    recipe: str = ""
+    order: tuple[str, ...] = ()  # the jobs of the recipe as it was last played; jobs may hold others, from before
+    redo: tuple[str, ...] = ()  # the stages of a --redo that has not come to its end
+    reported: str = ""  # a hash of what the page about all jobs has shown
+    jobs: dict[str, Entry] = Field(default_factory=dict)
 
 
 class State:
-    """The entries of a recipe's folder by job; written whenever one changes."""
+    """What is known of a recipe's folder. entries: by job."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
-        self.recipe = ""
-        self.entries: dict[str, Entry] = {}
-        if self.path.exists():
-            self.recipe, self.entries = _read(self.path)
+        content = _read(self.path) if self.path.exists() else Content()
+        self.recipe = content.recipe
+        self.order = content.order or tuple(content.jobs)
+        self.redo = content.redo
+        self.reported = content.reported
+        self.entries = dict(content.jobs)
 
-    def note(self, recipe: str, job: str, entry: Entry) -> None:
+    def note(self, job: str, entry: Entry) -> None:
         """Keep the entry of a job."""
         self.entries[job] = entry
-        values = {name: each.model_dump(mode="json") for name, each in self.entries.items()}
-        content = {"format": 1, "recipe": recipe, "jobs": values}
-        write_atomically(self.path, orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+        self.save()
+
+    def save(self) -> None:
+        """Write recipe.json."""
+        content = Content(
+            recipe=self.recipe, order=self.order, redo=self.redo, reported=self.reported, jobs=self.entries
+        )
+        values = content.model_dump(mode="json")
+        write_atomically(self.path, orjson.dumps(values, option=orjson.OPT_INDENT_2) + b"\n")
+
+    def digest(self) -> str:
+        """A hash of what the jobs of the recipe have come to."""
+        entries = {name: self.entries[name] for name in self.order if name in self.entries}
+        results = {name: f"{each.folder} {each.status} {hash_of_files(each.files)}" for name, each in entries.items()}
+        return hash_of_files(results)
 
 
-def _read(path: Path) -> tuple[str, dict[str, Entry]]:
+def _read(path: Path) -> Content:
     advice = "restore it, or name another --out"
     content = read_object(path, advice)
     try:
-        return str(content["recipe"]), {name: Entry.model_validate(each) for name, each in content["jobs"].items()}
-    except (KeyError, AttributeError, ValidationError) as error:
+        return Content.model_validate({"recipe": None, "jobs": None, **content})
+    except ValidationError as error:
         raise RunError(f"{path} is damaged ({one_line(error)}): {advice}") from None
 
 
@@ -85,18 +112,17 @@ def files_of(folder: Path) -> dict[str, str]:
 
 def _results(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
-        if path.name in BESIDES or path.name.endswith(ENDINGS) or path.name.startswith(FOLDERS):
+        if path.name in BESIDES or path.name.endswith(ENDINGS) or path.name.startswith((".", *FOLDERS)):
             continue
         if path.is_dir():
-            yield from _results(path)
+            yield from () if path.is_symlink() else _results(path)  # which may lead back here
         elif path.is_file():
             yield path
 
 
 def hash_of(path: Path) -> str:
     """The hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return remembered_sha256(path)[:16]
 
 
 def hash_of_files(files: Mapping[str, str]) -> str:

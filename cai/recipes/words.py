@@ -1,4 +1,4 @@
-"""What a value of a recipe names: `$x` a variable, `@stage` the folder of another stage."""
+"""What a value of a recipe names: `$x` a variable, `@stage` the folder of another stage; `$$` is a dollar sign."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from cai.errors import UsageError
 
 VARIABLE = r"[a-z_][a-z0-9_]*"
 STAGE = r"[a-z][a-z0-9_-]*"
-VARIABLES = re.compile(rf"\$({VARIABLE})")
+VARIABLES = re.compile(r"\$(\$|[A-Za-z_]\w*)", re.ASCII)
 # At the start of a value, or after a weight and the kind of a model: 0.5:reward:@rm. An @ elsewhere is a revision or
 # an address.
-REFERENCE = re.compile(rf"((?:[\d.e-]+:)?(?:[a-z]+:)?)@({STAGE})((?:/.*)?)", re.DOTALL)
-PART = re.compile(r"(?:[\d.e-]+:)?(?:[a-z]+:)?@[a-z][^,\s]*")  # of a list with commas
+BEFORE = r"(?:[\d.e-]+:)?(?:[a-z]+:)?"
+REFERENCE = re.compile(rf"({BEFORE})@({STAGE})((?:/.*)?)", re.DOTALL)
+MEANT = re.compile(rf"{BEFORE}@(?!\w+://)\S*")  # what has to be a reference
 
 
 class Reference(NamedTuple):
@@ -33,8 +34,8 @@ def reference_in(text: str) -> Reference | None:
 
 def _parts(text: str) -> list[str]:
     """The parts of a list with commas of which one names a stage, as in judge,0.5:reward:@rm; else the text."""
-    parts = text.split(",")
-    is_list = len(text.split()) == 1 and any(map(PART.fullmatch, parts))  # a sentence is none
+    parts = [part.strip() for part in text.split(",")]
+    is_list = all(len(part.split()) == 1 for part in parts) and any(map(MEANT.fullmatch, parts))
     return parts if is_list else [text]
 
 
@@ -55,22 +56,33 @@ def references(value: Any) -> list[Reference]:
     return [reference for text in texts_in(value) if (reference := reference_in(text)) is not None]
 
 
+def strays(value: Any) -> list[str]:
+    """The texts of a value that begin like the name of a stage and are none."""
+    return [text for text in texts_in(value) if MEANT.fullmatch(text) and not REFERENCE.fullmatch(text)]
+
+
 def variables_in(value: Any) -> list[str]:
     """The variables that a value names."""
-    return [name for text in texts_in(value) for name in VARIABLES.findall(text)]
+    return [name for text in texts_in(value) for name in VARIABLES.findall(text) if name != "$"]
 
 
 def replaced(value: Any, replace: Callable[[str], Any]) -> Any:
-    """A value with every text in it replaced."""
+    """A value with every text in it replaced, and every part of a list with commas that names a stage."""
+
+    def each_part(text: str) -> Any:
+        parts = _parts(text)
+        return replace(text) if len(parts) == 1 else ",".join(map(replace, parts))
+
+    return _with_texts(value, each_part)
+
+
+def _with_texts(value: Any, change: Callable[[str], Any]) -> Any:
     if isinstance(value, str):
-        parts = _parts(value)
-        if len(parts) == 1:
-            return replace(value)
-        return ",".join(replace(part) if PART.fullmatch(part) else part for part in parts)
+        return change(value)
     if isinstance(value, Mapping):
-        return {key: replaced(each, replace) for key, each in value.items()}
+        return {key: _with_texts(each, change) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [replaced(each, replace) for each in value]
+        return [_with_texts(each, change) for each in value]
     return value
 
 
@@ -82,12 +94,20 @@ def with_variables(value: Any, variables: Mapping[str, Any]) -> Any:
 
     def part(match: re.Match[str]) -> str:
         name = match[1]
+        if name == "$":
+            return name
         if variables[name] is None:
             raise UsageError(f"${name} has no value, and is a part of {match.string!r}: --set {name}=VALUE")
         return str(variables[name])
 
     def fill(text: str) -> Any:
-        whole = VARIABLES.fullmatch(text)
-        return variables[whole[1]] if whole else VARIABLES.sub(part, text)
+        name = is_variable(text)
+        return VARIABLES.sub(part, text) if name is None else variables[name]
 
-    return replaced(value, fill)
+    return _with_texts(value, fill)
+
+
+def is_variable(text: str) -> str | None:
+    """The name of the variable that a text is nothing but; None if it is anything else."""
+    match = VARIABLES.fullmatch(text)
+    return None if match is None or match[1] == "$" else match[1]

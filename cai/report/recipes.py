@@ -52,23 +52,26 @@ def recipe_section(folder: Path) -> Section:
     """Of a recipe."""
     state = State(folder)
     entries = state.entries
-    finished = sum(entry.status == "finished" for entry in entries.values())
+    current = {job: entries[job] for job in state.order if job in entries}
+    finished = sum(entry.status == "finished" for entry in current.values())
     section = Section(title_of(folder), "recipe", about=[("name", name(state.recipe))])
     section.facts = [
-        Fact("stages finished", f"{finished} of {len(entries)}"),
+        Fact("stages finished", f"{finished} of {len(current)}"),
         Fact("time", clock(sum(entry.seconds for entry in entries.values()))),
-        Fact("cost", f"${sum(entry.cost_usd for entry in entries.values()):,.2f}"),
+        Fact("cost", f"${sum(entry.earlier_usd + entry.cost_usd for entry in entries.values()):,.2f}"),
     ]
-    lines = [_line(job, entry) for job, entry in entries.items()]
+    lines = [_line(job, entry, job in state.order) for job, entry in entries.items()]
     section.tables.append(Table("Stages", columns("=stage | =command | =status | time | cost | =folder"), lines))
-    repeated = list(repeated_figures(folder, entries))
+    repeated = list(repeated_figures(folder, current))
     if repeated:
         section.parts.append(_part(repeated))
     return section
 
 
-def _line(job: str, entry: Entry) -> list[str]:
-    return [name(job), entry.command, entry.status, clock(entry.seconds), f"${entry.cost_usd:,.2f}", name(entry.folder)]
+def _line(job: str, entry: Entry, is_in_recipe: bool) -> list[str]:
+    status = entry.status if is_in_recipe else f"{entry.status}, no longer in the recipe"
+    cost = f"${entry.earlier_usd + entry.cost_usd:,.2f}"
+    return [name(job), entry.command, status, clock(entry.seconds), cost, name(entry.folder)]
 
 
 def _part(repeated: Sequence[Repeated]) -> Part:

@@ -111,9 +111,92 @@ def test_an_address_is_no_stage(read: Read) -> None:
     assert jobs_of(recipe)[0].needs == ()
 
 
-def test_values_that_look_alike_get_numbers(read: Read) -> None:
-    recipe = read("name: s\nmatrix: {model: [a/b, a.b, c]}\nstages:\n  a: {generate: {model: $model}}\n")
-    assert [job.name for job in jobs_of(recipe)] == ["a.model=1", "a.model=2", "a.model=c"]
+def named(read: Read, values: str) -> list[str]:
+    recipe = read(f"name: s\nmatrix: {{model: {values}}}\nstages:\n  a: {{generate: {{model: $model}}}}\n")
+    return [job.name for job in jobs_of(recipe)]
+
+
+def test_values_that_look_alike_are_told_apart(read: Read) -> None:
+    names = named(read, "[a/b, a.b, c, '', '1']")
+    assert len(set(names)) == 5 and {"a.model=c", "a.model=1"} < set(names)
+
+
+def test_a_job_keeps_its_name_if_its_axis_gets_more_values(read: Read) -> None:
+    assert named(read, "[b]") == ["a.model=b"]
+    long = "x" * 60
+    assert named(read, f"[b, {long}]")[:2] == named(read, f"[b, {long}, c, {long}y]")[:2]
+
+
+def test_values_of_a_matrix_may_name_stages(read: Read) -> None:
+    recipe = read("""
+        name: s
+        matrix: {data: ["@one", "@two"], seed: [0, 1]}
+        stages:
+          sft: {train sft: {data: $data}}
+          one: {generate: {seed: $seed}}
+          two: {generate: {}}
+    """)
+    jobs = {job.name: job for job in jobs_of(recipe)}
+    names = list(jobs)
+    assert all(names.index(need) < names.index(name) for name, job in jobs.items() for need in job.needs)
+    assert jobs["sft.data=one.seed=1"].needs == ("one.seed=1",)
+    assert jobs["sft.data=two.seed=1"].needs == ("two",)
+
+
+@pytest.mark.parametrize(
+    ("vars", "settings", "message"),
+    [
+        ("model: [a, b]", "model: $model", "'model' takes one value, not a list of 2; it comes from '\\$model'"),
+        ("limit: true", "limit: $limit", "'limit' must be a whole number, not true"),
+        ("limit: '3'", "limit: $limit", "'limit' must be a whole number, not '3'"),
+        ("cap: '1'", "max_cost: $cap", "'max_cost' must be a number, not '1'"),
+        ("system: {Note: x}", "system: $system", "'system' takes one value, not a mapping"),
+        ("system: false", "system: $system", "'system' must be text, not false"),
+    ],
+)
+def test_a_variable_must_fit_the_setting_that_it_fills(read: Read, vars: str, settings: str, message: str) -> None:
+    recipe = read(f"name: s\nvars: {{{vars}}}\nstages:\n  a: {{generate: {{{settings}}}}}\n")
+    with pytest.raises(UsageError, match=f"stage a: {message}"):
+        jobs_of(recipe)
+
+
+def test_two_dollar_signs_are_one_wherever_they_stand(read: Read) -> None:
+    recipe = read("""
+        name: s
+        vars: {price: "costs $$5, or $$x"}
+        matrix: {system: ["$$model", two]}
+        stages:
+          a: {generate: {system: $price}}
+          b: {generate: {system: "Explain $$PATH and $5 of $price"}}
+          c: {generate: {system: $system}}
+    """)
+    said = {job.name: job.steps[0].settings["system"] for job in jobs_of(recipe)}
+    assert said["a"] == "costs $5, or $x"
+    assert said["b"] == "Explain $PATH and $5 of costs $5, or $x"
+    assert said["c.system=model"] == "$model"
+
+
+def test_variables_within_a_list_with_commas_are_filled_in(read: Read) -> None:
+    recipe = read("""
+        name: s
+        vars: {law: kind, other: "@rm"}
+        stages:
+          rm: {train reward: {data: pairs.jsonl}}
+          rl: {train rloo: {data: p.jsonl, reward: "judge:$law, 0.5:reward:@rm,reward:$other"}}
+    """)
+    job = {job.name: job for job in jobs_of(recipe)}["rl"]
+    assert job.steps[0].settings["reward"] == "judge:kind,0.5:reward:@rm,reward:@rm" and job.needs == ("rm",)
+
+
+def test_a_text_that_cannot_name_a_file_names_no_stage_either(read: Read) -> None:
+    recipe = read("name: s\nstages:\n  a: {generate: {system: '@all'}}\n  all: {generate: {}}\n")
+    assert {job.name: job.needs for job in jobs_of(recipe)} == {"a": (), "all": ()}
+
+
+def test_a_list_without_a_value_is_said(read: Read) -> None:
+    recipe = read("name: s\nstages:\n  a: {evaluate: {models: [], against: local}}\n")
+    with pytest.raises(UsageError, match="stage a: cai evaluate needs 'models', and the list is empty"):
+        jobs_of(recipe)
 
 
 @pytest.mark.parametrize("assignments", [(), ("limit=null",), ("limit=",)])

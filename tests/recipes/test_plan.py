@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
+from recipes.bench import PROMPTS, Bench
 from recipes.conftest import known
-from recipes.test_play import PROMPTS, Bench
-from stub import Stub, stub
 
+from cai.errors import RunError
 from cai.recipes.plan import RecipePlan, plan
 from cai.recipes.play import Playing, Wishes
 from cai.recipes.reading import read_recipe
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Stub]:
-    with stub() as running:
-        yield running
-
-
-@pytest.fixture
-def bench(tmp_path: Path, server: Stub) -> Bench:
-    return Bench(tmp_path, server)
-
-
-def planned(bench: Bench) -> RecipePlan:
-    playing = Playing(read_recipe(bench.path, known()), bench.folder / "out", Wishes())
+def planned(bench: Bench, **wishes: Any) -> RecipePlan:
+    playing = Playing(read_recipe(bench.path, known()), bench.folder / "out", Wishes(**wishes))
     return plan(playing, bench.run)
 
 
@@ -51,6 +39,36 @@ def test_what_is_finished_is_not_counted(bench: Bench) -> None:
     assert not found.stages[2].is_guess
     lines = list(found.lines())
     assert len(lines) == 1 + 4 + 2 and lines[1].endswith("generate, finished")
+
+
+def test_what_a_run_would_make_again_is_counted(bench: Bench) -> None:
+    bench.play(only=("draft", "draws"))
+    bench.prompts([*PROMPTS, "One more?"])
+    assert [stage.is_finished for stage in planned(bench).stages][:2] == [False, False]
+    bench.prompts(PROMPTS)
+    assert [stage.is_finished for stage in planned(bench, redo=("draws",)).stages][:2] == [True, False]
+
+
+def test_a_plan_of_what_would_be_refused_is_refused(bench: Bench) -> None:
+    bench.play(only=("draft",))
+    (bench.folder / "out" / "draft" / "sft.jsonl").write_bytes(b"")
+    with pytest.raises(RunError, match=r"sft\.jsonl has changed since stage draft wrote it"):
+        planned(bench)
+
+
+def test_a_bench_and_an_evaluation_that_are_not_there_yet_change_no_number(bench: Bench) -> None:
+    bench.write("""
+name: compared
+vars: {judge: "openai:tiny@URL/v1"}
+stages:
+  bench: {judge bench: {gold: pairs.jsonl, judge: $judge}}
+  first:
+    evaluate: {models: "openai:a@URL/v1", against: "openai:b@URL/v1", judge: $judge, bench: "@bench", suite: preference}
+  second:
+    evaluate: {models: "openai:c@URL/v1", against: "openai:b@URL/v1", judge: $judge, reuse: "@first", suite: preference}
+""")
+    stages = {stage.name: stage for stage in planned(bench).stages}
+    assert stages["first"].calls and stages["first"].calls == stages["second"].calls
 
 
 def test_a_model_that_is_not_trained_yet_is_planned_as_the_one_it_begins_with(bench: Bench) -> None:
@@ -93,3 +111,19 @@ stages:
     assert stage.calls == counted
     assert (stage.cost_usd or 0.0) == pytest.approx((stage.tokens or 0) / 1e6)
     assert bench.calls() == 0
+
+
+def test_the_rows_of_a_finished_run_are_planned_with(bench: Bench) -> None:
+    bench.write("""
+name: rl
+stages:
+  draws: {sample: {prompts: prompts.jsonl, model: "openai:tiny@URL/v1", n: 2}}
+  labels: {label: {source: "@draws", judge: "openai:tiny@URL/v1", principles: 1}}
+  rl:
+    train rloo:
+      {data: "@labels", model: local, reward: judge, judge: "openai:tiny@URL/v1", principles: 1, batch_size: 8,
+       epochs: 10, split: 1.0, set: ["trl.max_steps=2"]}
+""")
+    before = {stage.name: stage.calls for stage in planned(bench).stages}
+    bench.play(only=("draws",))
+    assert {stage.name: stage.calls for stage in planned(bench).stages} == before | {"draws": None}

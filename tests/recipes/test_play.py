@@ -2,86 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
-from forked import fork
-from kept import environment
+from recipes.bench import PROMPTS, RECIPE, Bench
 from recipes.conftest import known
-from stub import Stub, stub
 
 from cai.errors import CaiError, RunError, UsageError
 from cai.recipes.play import CommandFailed, Playing, Wishes
 from cai.recipes.reading import read_recipe
 from cai.recipes.state import cost_of
 from cai.records import Values
-
-RECIPE = """
-name: small
-vars: {model: "openai:tiny@URL/v1", prompts: prompts.jsonl, rounds: 1}
-stages:
-  draft:
-    generate: {prompts: $prompts, model: $model, rounds: $rounds, concurrency: 4}
-    export: {split: 0.5}
-    expect: {rows: ">=6", dropped.truncated: "==0"}
-  draws: {sample: {prompts: $prompts, model: $model, n: 2, concurrency: 4}}
-  labels: {label: {source: "@draws", judge: $model, principles: 1, min_confidence: 0.5}}
-  audited: {audit: {file: "@draft/sft.jsonl"}}
-"""
-PROMPTS = [f"Question {number}?" for number in range(6)]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Stub]:
-    with stub() as running:
-        yield running
-
-
-class Bench:
-    """A recipe in a folder, and what it runs."""
-
-    def __init__(self, folder: Path, server: Stub) -> None:
-        self.folder, self.server, self.asked = folder, server, server.stats()["requests"]
-        self.path = folder / "recipe.yaml"
-        self.words: list[list[str]] = []
-        self.write(RECIPE)
-        self.prompts(PROMPTS)
-
-    def write(self, text: str) -> None:
-        self.path.write_text(text.replace("URL", self.server.url))
-
-    def prompts(self, texts: Sequence[str]) -> None:
-        lines = (orjson.dumps({"id": text, "prompt": text}) + b"\n" for text in texts)
-        (self.folder / "prompts.jsonl").write_bytes(b"".join(lines))
-
-    def run(self, words: Sequence[str]) -> Values:
-        self.words.append(list(words))
-        ended = fork([*words, "--json"], self.folder, environment())
-        if ended.status:
-            raise CommandFailed(ended.stderr)
-        values: Values = orjson.loads(ended.stdout)
-        return values
-
-    def play(self, *assignments: str, **wishes: Any) -> Playing:
-        """Play it; gives what was played."""
-        self.words = []
-        playing = Playing(read_recipe(self.path, known(), assignments), self.folder / "out", Wishes(**wishes))
-        playing.play(self.run, lambda line: None)
-        playing.report(self.run)
-        return playing
-
-    def calls(self) -> int:
-        """How many calls were answered since the last time."""
-        before, self.asked = self.asked, self.server.stats()["requests"]
-        return int(self.asked - before)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, server: Stub) -> Bench:
-    return Bench(tmp_path, server)
 
 
 def test_a_recipe_ends_in_folders_and_a_report_and_is_not_run_again(bench: Bench) -> None:
@@ -191,6 +124,36 @@ def test_a_stage_that_fails_is_resumed(bench: Bench) -> None:
 def test_until_stops_after_a_stage_and_what_it_needs(bench: Bench) -> None:
     assert bench.play(until="labels").ran == ["draws", "labels"]
     assert not (bench.folder / "out" / "report.html").exists()
+
+
+def test_until_in_a_loop_has_what_later_turns_need(bench: Bench) -> None:
+    bench.write("""
+name: loop
+vars: {model: local}
+repeat: 2
+next: {model: "@m"}
+stages:
+  draws: {sample: {prompts: prompts.jsonl, model: $model}}
+  labels: {label: {source: "@draws"}}
+  m: {train dpo: {data: "@labels", model: $model}}
+""")
+    playing = Playing(read_recipe(bench.path, known()), bench.folder / "out", Wishes(until="labels"))
+    names = [job.name for job in playing.chosen]
+    assert names == ["draws", "labels", "m", "draws.turn=2", "labels.turn=2"]
+
+
+def test_the_page_is_written_again_when_it_shows_what_is_no_longer_there(bench: Bench) -> None:
+    bench.play()
+    bench.play(redo=("audited",), only=("audited",))
+    assert bench.play().ran == [] and [words[0] for words in bench.words] == ["report"]
+    bench.play()
+    assert bench.words == []
+
+
+@pytest.mark.parametrize("cap", [-1.0, float("nan"), float("inf")])
+def test_a_cap_that_is_none_is_refused(bench: Bench, cap: float) -> None:
+    with pytest.raises(UsageError, match=r"max_cost is .*: it must be 0 or more USD"):
+        bench.play(max_cost=cap)
 
 
 def test_a_stage_whose_needs_are_missing_is_refused(bench: Bench) -> None:

@@ -75,6 +75,62 @@ FAULTS = {  # what is wrong → the stages, and what is said
         HEAD + "  a: {train sft: {data: x.jsonl}, export: {split: 0.9}}\n",
         r"4: stage 'a': cai train sft has nothing to export",
     ),
+    "a name that begins like that of a stage": (
+        HEAD + "  draws: {sample: {}}\n  b: {label: {source: '@draws.jsonl'}}\n",
+        r"5: '@draws.jsonl' is not '@STAGE' or '@STAGE/FILE'; did you mean 'draws'\?",
+    ),
+    "a stage with a capital": (
+        HEAD + "  draws: {sample: {}}\n  b: {label: {source: '@Draws'}}\n",
+        r"5: '@Draws' is not '@STAGE'",
+    ),
+    "a stage that is not there, behind a comma and a space": (
+        HEAD + "  b: {train rloo: {data: p.jsonl, reward: 'judge, 0.5:reward:@rm'}}\n",
+        r"4: @rm is not a stage",
+    ),
+    "a stage for a number": (
+        HEAD + "  a: {sample: {}}\n  b: {sample: {n: '@a'}}\n",
+        r"5: 'n' must be a whole number, not '@a'",
+    ),
+    "a variable with a capital": (
+        HEAD + "  a: {generate: {model: $Model}}\n",
+        r"4: \$Model is not a variable; did you mean 'model'\?",
+    ),
+    "a stage that is not there in a matrix": (
+        "name: s\nmatrix:\n  data: ['@b']\nstages:\n  a: {train sft: {data: $data}}\n",
+        r"3: @b is not a stage; known: a",
+    ),
+    "a key in a matrix": (
+        "name: s\nmatrix: {m: ['openai:x@http://me:Zq8vW2mT@host/v1', local]}\nstages:\n  a: {generate: {model: $m}}\n",
+        r"2: 'm' holds what looks like a key",
+    ),
+    "a key in the description": (
+        "name: s\ndescription: sk-proj-abcdefghijklmnopqrst\nstages:\n  a: {generate: {}}\n",
+        r"2: 'description' holds what looks like a key",
+    ),
+    "a variable in a matrix": (
+        "name: s\nmatrix: {seed: [$turn]}\nstages:\n  a: {generate: {seed: $seed}}\n",
+        r"2: 'seed' names another variable",
+    ),
+    "a value twice in a matrix": (
+        "name: s\nmatrix: {gate: [0, false]}\nstages:\n  a: {generate: {gate: $gate}}\n",
+        r"2: 'gate' has a value twice: False",
+    ),
+    "a number twice in a matrix": (
+        "name: s\nmatrix: {gate: [1, 1.0]}\nstages:\n  a: {generate: {gate: $gate}}\n",
+        r"2: 'gate' has a value twice: 1.0",
+    ),
+    "a number that is too great": (
+        "name: s\nmatrix: {seed: [99999999999999999999]}\nstages:\n  a: {generate: {seed: $seed}}\n",
+        r"2: 'seed' has 99999999999999999999: a number must be smaller",
+    ),
+    "a gate on a reason that does not exist": (
+        HEAD + "  a: {generate: {}, expect: {dropped.trucnated: '==0'}}\n",
+        r"4: 'dropped.trucnated': no row is ever dropped as 'trucnated'; did you mean 'truncated'\?",
+    ),
+    "a gate on a reason for leaving out that does not exist": (
+        HEAD + "  a: {generate: {}, expect: {left_out.sft.emtpy: '==0'}}\n",
+        r"4: 'left_out.sft.emtpy': no row is ever dropped as 'emtpy'; did you mean 'empty'\?",
+    ),
     "a reserved @": (HEAD + "  a: {label: {source: @draft}}\n", r"4: "),
 }
 
@@ -101,6 +157,29 @@ def test_a_wrong_assignment_is_refused(read: Read, assignment: str, message: str
 
 def test_an_assignment_takes_the_place_of_a_variable(read: Read) -> None:
     assert read(HEAD + "  a: {generate: {model: $model}}\n", "model=openai:x").variables == {"model": "openai:x"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("Note: answer briefly", "Note: answer briefly"),
+        ("# be kind", "# be kind"),
+        ("Say yes # always", "Say yes # always"),
+        ("a: b: c", "a: b: c"),
+        ("- one", "- one"),
+        ("5", 5),
+        ("0.5", 0.5),
+        ("true", True),
+        ("", None),
+        ("null", None),
+        ("[a, b]", ["a", "b"]),
+        ('"5"', "5"),
+        ("5 # five", "5 # five"),
+    ],
+)
+def test_what_is_typed_for_a_variable_is_a_text_unless_it_is_a_value(read: Read, typed: str, value: object) -> None:
+    text = HEAD.replace("model: local", "model: local, said: x") + "  a: {generate: {model: $model}}\n"
+    assert read(text, f"said={typed}").variables["said"] == value
 
 
 def test_a_recipe_that_is_not_there_is_refused_with_a_name_that_is() -> None:

@@ -35,7 +35,7 @@ def make_recipe(folder: Path, seeds: int) -> Path:
                 stage="eval", command="evaluate", point={"seed": seed, "law": law}, status="finished", folder=job,
                 words=("evaluate",), seconds=60.0, cost_usd=0.5,
             )  # fmt: skip
-            state.note("small", job, entry)
+            state.note(job, entry)
     return folder
 
 
@@ -67,6 +67,16 @@ def test_what_is_not_finished_is_left_out(tmp_path: Path) -> None:
     folder = make_recipe(tmp_path / "recipe", seeds=3)
     state = State(folder)
     job = "eval.seed=0.law=hhh"
-    state.note("small", job, state.entries[job].model_copy(update={"status": "running"}))
+    state.note(job, state.entries[job].model_copy(update={"status": "running"}))
     counts = {each.point: len(each.values) for each in repeated_figures(folder, State(folder).entries)}
     assert counts == {"law harmless": 3, "law hhh": 2}
+
+
+def test_seeds_that_are_no_longer_in_the_recipe_are_in_no_interval(tmp_path: Path) -> None:
+    folder = make_recipe(tmp_path / "recipe", seeds=3)
+    state = State(folder)
+    state.order = tuple(job for job in state.entries if "seed=0" not in job)
+    state.save()
+    html = text_of(page_of(tmp_path, folder))
+    assert "4 of 4" in html and "$3.00" in html and html.count("no longer in the recipe") == 2
+    assert f"{100 * fmean(GAINS['harmless'][1:]):+.1f}" in html
