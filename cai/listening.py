@@ -15,7 +15,8 @@ from cai.errors import UsageError
 def listener(host: str, port: int) -> socket.socket:
     """A socket that listens; UsageError if the address cannot be had."""
     try:
-        return socket.create_server((host, port))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         number = error.errno or 0
         if number < 0 or number == errno.EADDRNOTAVAIL:  # names that are not found have numbers of their own

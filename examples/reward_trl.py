@@ -7,7 +7,9 @@
 
     trainer = GRPOTrainer(model, reward_funcs=[judge_reward], args=GRPOConfig(…), train_dataset=…)
 
-TRL hands over whole groups, so both ways of scoring work. A reward that is unknown is None, which TRL leaves out.
+Each process asks for the replies that are its own. With --scoring group these must be whole groups, so make
+per_device_train_batch_size * steps_per_generation a multiple of num_generations: TRL does not ask for that. A reward
+that is unknown is None, which TRL leaves out.
 """
 
 from __future__ import annotations

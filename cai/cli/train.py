@@ -209,8 +209,8 @@ def evaluation(metrics: Object) -> str:
 
 def _measures(metrics: Object, prefix: str = "") -> Iterator[str]:
     for name, form in MEASURES.items():
-        value = metrics.get(prefix + name, math.nan)
-        if math.isfinite(value):
+        value = metrics.get(prefix + name)
+        if value is not None and math.isfinite(value):  # a mean of unknown rewards is None
             yield form.format(value)
 
 
@@ -237,6 +237,7 @@ def _plan(
     eval_data: Annotated[
         str | None, typer.Option(help="Held-out prompts (default: the .eval file beside DATA).")
     ] = None,
+    report_to: Annotated[str | None, typer.Option(help="Taken as `cai train` takes it, and not used.")] = None,
     set: Annotated[list[str] | None, typer.Option(help="Set any key of the config: KEY=VALUE; repeatable.")] = None,
     json: Json = False,
     **options: Any,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from cai.calls.live import foremost
 from cai.calls.model import Model
 from cai.calls.prices import Budget, Price, Tally
 from cai.calls.seats import Flow, Played, Seat
-from cai.errors import RunError, ServerDown
+from cai.errors import ModelStopped, RunError
 from cai.folder.journal.store import Store
 from cai.models import open_models, prices_of
 from cai.rewards.settings import RewardSettings
@@ -78,9 +79,9 @@ class RewardCalls:
     async def _played(self, spec: str, driver: Driver, row: str, flow: Flow[T]) -> Played[T]:
         try:
             return await driver.play(row, next(self._ages), flow)
-        except ServerDown:
+        except ModelStopped:
             if self._drivers.get(spec) is driver:
-                del self._drivers[spec]  # who asks later may find it up again
+                del self._drivers[spec]  # who asks later may find it up again, or ask for what the cap allows
             raise
 
     async def _driver(self, spec: str) -> Driver:
@@ -96,16 +97,29 @@ class RewardCalls:
                 self._drivers[spec] = self._seated(spec)
             return self._drivers[spec]
 
+    def check(self) -> None:
+        """See whether the store can be used; RunError if it is damaged, or a cap cannot hold with what it has."""
+        with closing(Store(self.folder)) as store:
+            self._spent(store)
+
     def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         store = Store(self.folder)
+        try:
+            spent = self._spent(store)
+        except RunError:
+            store.close()
+            raise
         if self.settings.max_cost is not None:
-            spent = store.spent().cost_usd
-            if spent is None:
-                store.close()
-                raise RunError(f"--max-cost cannot hold: {self.folder} has calls of no known price; name another --out")
             self._budget = Budget(self.settings.max_cost, spent)
         self._store = store
+
+    def _spent(self, store: Store) -> float:
+        """What the calls of the store have cost; RunError if that is not known and there is a cap."""
+        spent = store.spent().cost_usd
+        if spent is None and self.settings.max_cost is not None:
+            raise RunError(f"--max-cost cannot hold: {self.folder} has calls of no known price; name another --out")
+        return spent or 0.0
 
     def _seated(self, spec: str) -> Driver:
         settings, model = self.settings, self._models[spec]

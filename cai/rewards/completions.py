@@ -18,29 +18,38 @@ FILE = "rewards.jsonl"
 
 
 class Completions:
-    """The lines of a folder; a reply that a resumed training rates again keeps its one line."""
+    """The lines of a folder. A reply that a resumed training rates again keeps its line if it gets the same reward;
+    else it has several, of which the last counts."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
-        self._ids: set[str] | None = None  # of the lines that are there, once it is known
+        self._rewards: dict[str, float | None] | None = None  # of the lines that are there, by id, once it is known
 
-    def add(self, id: str, by: str, prompt: Sequence[Message], reply: str, rated: Rated) -> None:
-        """Write a line unless it is there; by: the name of the reward. RunError if it cannot be written."""
-        if self._ids is None:
-            self._ids = set(self._read())
-        if id in self._ids:
+    def add(self, id: str, by: str, rater: str, prompt: Sequence[Message], reply: str, rated: Rated) -> None:
+        """Write a line unless it is there; by: the name of the reward. RunError if it cannot be written.
+
+        rater: who rated, how and under what, for people to read.
+        """
+        known = self.known()
+        if id in known and known[id] == rated.reward:
             return
-        values = {"id": id, "by": by, "prompt": prompt, "reply": reply, **asdict(rated)}
+        values = {"id": id, "by": by, "rater": rater, "prompt": prompt, "reply": reply, **asdict(rated)}
         line = orjson.dumps(values, default=plain, option=orjson.OPT_APPEND_NEWLINE)
         try:
             with open(self.path, "ab", buffering=0) as file:
                 append_whole(file, line)
         except OSError as error:
             raise unwritable(self.path, error) from error
-        self._ids.add(id)
+        known[id] = rated.reward
 
-    def _read(self) -> Iterator[str]:
-        """The ids of the lines that are there; what a kill has left of a last line is removed."""
+    def known(self) -> dict[str, float | None]:
+        """The rewards in the file by id; RunError for a line that is damaged."""
+        if self._rewards is None:
+            self._rewards = dict(self._read())
+        return self._rewards
+
+    def _read(self) -> Iterator[tuple[str, float | None]]:
+        """Ids and rewards of the lines that are there; what a kill has left of a last line is removed."""
         check_files(self.path.parent, [self.path.name])
         if not self.path.exists():
             return
@@ -50,12 +59,13 @@ class Completions:
                 if not line.endswith(b"\n"):
                     break
                 whole += len(line)
-                yield self._id_of(line, number)
+                yield self._rated_in(line, number)
             file.truncate(whole)
 
-    def _id_of(self, line: bytes, number: int) -> str:
+    def _rated_in(self, line: bytes, number: int) -> tuple[str, float | None]:
         try:
-            return str(orjson.loads(line)["id"])
+            values = orjson.loads(line)
+            return str(values["id"]), values["reward"]
         except (ValueError, LookupError, TypeError):
             raise RunError(
                 f"{self.path}: line {number} is damaged: delete that line, and use the same command"

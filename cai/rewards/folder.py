@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cai.disk.locks import LOCK, lock_folder
 from cai.disk.reading import check_files
-from cai.errors import RunError
+from cai.errors import RunError, UsageError
 from cai.folder.journal.durability import BESIDE
 from cai.models import open_model
 from cai.rewards.calls import RewardCalls
@@ -16,7 +16,9 @@ from cai.rewards.completions import FILE, Completions
 from cai.rewards.judge import JudgeReward
 from cai.rewards.model import ModelReward
 from cai.rewards.settings import RewardSettings
+from cai.texts.wording import option
 
+OF_JUDGES = ("constitution", "scoring", "principles", "protocol", "templates")
 OWN = ("calls.sqlite", "calls.sqlite-shm", *BESIDE, FILE, LOCK)
 
 
@@ -30,11 +32,21 @@ def opened(folder: Path, settings: RewardSettings) -> Iterator[JudgeReward | Mod
     reward: JudgeReward | ModelReward
     can = open_model(settings.judge, settings.connection).can
     if can.reward and can.condition is None:
+        _check_unused(settings)
         reward = ModelReward("reward", calls, completions, settings.judge)
     else:
         reward = JudgeReward("judge", calls, completions)
     with closing(lock_folder(folder, lambda: _check_ours(folder))):
+        calls.check()
+        completions.known()
         yield reward
+
+
+def _check_unused(settings: RewardSettings) -> None:
+    """UsageError for settings that say how a judge is asked, of a reward model, which is asked nothing."""
+    for name in OF_JUDGES:
+        if getattr(settings, name) != RewardSettings.model_fields[name].default:
+            raise UsageError(f"{option(name)} is for judges: a reward model rates each reply by itself; leave it out")
 
 
 def _check_ours(folder: Path) -> None:

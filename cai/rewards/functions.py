@@ -47,14 +47,21 @@ class FunctionReward:
             return None
         try:
             value = float(number)
-        except (TypeError, ValueError):
-            raise UsageError(f"the reward {self.name} returned {number!r:.60}, which is not a number") from None
+        except (TypeError, ValueError, OverflowError):
+            raise UsageError(f"the reward {self.name} returned {_shown(number)}, which is not a number") from None
         if not math.isfinite(value):
             raise UsageError(f"the reward {self.name} returned {value}: return None if a reward is unknown")
         return value
 
     async def close(self) -> None:
         """Nothing was taken."""
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.60}"
+    except ValueError:  # an int with more digits than Python writes
+        return f"a {type(value).__name__}"
 
 
 def length_penalty(most: int = LONG) -> Function:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import orjson
+
 from cai.calls.model import ListsTokens, check_ability, spec_of
 from cai.calls.prices import Price, Tally
 from cai.calls.protocols import choose_protocol
@@ -62,6 +64,7 @@ class JudgeReward:
             what_to_do, wanted=self.scoring.wanted, unit="answers", each=each, needed=not self.model.can.reward
         )
         self._asked = itertools.count()
+        self._fingerprint = orjson.dumps(self.identity, option=orjson.OPT_SORT_KEYS).decode()
 
     def _chosen(self) -> Protocol:
         name, scoring = spec_of(self.model), self._settings.scoring
@@ -174,8 +177,8 @@ class JudgeReward:
         rated = await self.scoring.rate(self._play, group)
         others = sorted(group.replies) if self._settings.scoring == "group" else []
         for reply, each in zip(group.replies, rated, strict=True):
-            name = reply_id(group.id, self.name, reply, *others)
-            self._completions.add(name, self.name, group.prompt, reply, each)
+            name = reply_id(group.id, self.name, self._fingerprint, reply, *others)
+            self._completions.add(name, self.name, self.title, group.prompt, reply, each)
         return rated
 
     async def _play(self, row: str, flow: Flow[Any], readings: Callable[[Any], Iterable[Reading]]) -> Played[Any]:

@@ -83,7 +83,8 @@ class ModelReward:
             rated = Rated(played.result, calls=played.calls)
         except RowDropped as dropped:
             rated = Rated(None, calls=dropped.calls, problem=str(dropped))
-        self._completions.add(reply_id(prompt_id, self.name, reply), self.name, prompt, reply, rated)
+        name = reply_id(prompt_id, self.name, self.title, reply)
+        self._completions.add(name, self.name, self.title, prompt, reply, rated)
         return rated
 
     async def close(self) -> None:

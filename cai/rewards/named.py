@@ -17,6 +17,7 @@ from cai.rewards.model import ModelReward
 from cai.rewards.reward import Reward, Weighted
 from cai.texts.wording import close_to
 
+MOST_DIGITS = 9  # of a number of characters
 EXAMPLE = 'write such as "1.0:judge,0.5:length"'
 
 
@@ -124,7 +125,7 @@ def _model(name: str, path: str, calls: RewardCalls, completions: Completions) -
 def _length(name: str, free: str, calls: RewardCalls, completions: Completions) -> Reward:
     if not free:
         return FunctionReward(name, length_penalty())
-    if not free.isdecimal() or int(free) < 1:
+    if not free.isdecimal() or len(free) > MOST_DIGITS or int(free) < 1:
         raise UsageError(f"--reward {name}: write how many characters are free, such as length:800")
     return FunctionReward(name, length_penalty(int(free)))
 

@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cai.calls.prices import Tally
+from cai.calls.prices import Price, Tally
 from cai.errors import BudgetReached, CaiError, ModelStopped
 from cai.listening import listener, until_interrupted
 from cai.records import Message, Values
@@ -27,12 +28,19 @@ from cai.rewards.reward import Rated
 from cai.sources.conversations import to_prompt
 from cai.sources.values import BadRecord
 from cai.sources.yamlfile import first_fault
-from cai.texts.wording import counted
+from cai.texts.wording import counted, one_line
 
 log = logging.getLogger("cai")
+unheard = logging.getLogger("cai.rewards.requests")  # requests that are not HTTP: no fault of this program
+unheard.propagate = False
+unheard.addHandler(logging.NullHandler())
 MOST_BODY = 8 * 2**20  # bytes
 MOST_REPLIES = 1_024  # to one prompt
 MOST_AT_ONCE = 512  # requests; each holds its texts in memory while its judge is asked
+# Characters of the prompt, once for each reply, and of the replies: of one request, and of all that are answered. Each
+# question has its own copy until it is asked, so the memory is a few times as much, by principles and orders.
+MOST_TEXT = 2**24
+MOST_TEXT_AT_ONCE = 2**25
 GRACE = 5.0  # seconds that answers get to end when the server does
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
@@ -50,6 +58,10 @@ class Rates(Protocol):
     def tally(self) -> Tally:
         """What happened to its calls."""
 
+    @property
+    def price(self) -> Price | None:
+        """What its tokens cost; None if that is not known."""
+
 
 class Body(BaseModel):
     """What is posted: the replies to one prompt, which is a text or a conversation that ends with the user."""
@@ -65,26 +77,43 @@ class Scorer:
 
     def __init__(self, reward: Rates) -> None:
         self._reward = reward
-        self._present = 0
+        self._present = 0  # requests that are being answered
+        self._text = 0  # characters of these
         self.rated = self.unknown = 0
 
     def lines(self) -> Iterator[str]:
         """What was answered, for people to read."""
         tally = self._reward.tally
         yield f"{counted(self.rated, 'reply')} rated, {self.unknown} unknown"
-        yield f"{counted(tally.sent, 'call')}, {tally.replayed:,} answered from the folder, {tally.cost:.4f} USD"
+        cost = "price unknown" if tally.sent and self._reward.price is None else f"{tally.cost:.4f} USD"
+        yield f"{counted(tally.sent, 'call')}, {tally.replayed:,} answered from the folder, {cost}"
 
     async def score(self, request: web.Request) -> web.Response:
         """The rewards of the replies in a request, or the problem with it, as JSON."""
-        if self._present >= MOST_AT_ONCE:
-            problem = f"{MOST_AT_ONCE} requests are being answered: send this one again later"
-            return answer({"problem": problem}, 429, {"Retry-After": "1"})
-        self._present += 1
         try:
             prompt, replies = asked(await request.read())
-            rated = await self._reward.rate([prompt] * len(replies), replies)
         except BadRequest as bad:
             return answer({"problem": str(bad)}, 400)
+        except (web.RequestPayloadError, ContentEncodingError) as error:
+            return answer({"problem": f"the body cannot be read: {one_line(error)}"}, 400)
+        text = len(replies) * sum(len(turn["content"]) for turn in prompt) + sum(map(len, replies))
+        if text > MOST_TEXT:
+            problem = f"{len(replies):,} replies and the prompt for each have {text:,} characters: post fewer at once"
+            return answer({"problem": problem}, 413)
+        if self._present >= MOST_AT_ONCE or self._text + text > MOST_TEXT_AT_ONCE:
+            problem = f"{counted(self._present, 'request')} are being answered: send this one again later"
+            return answer({"problem": problem}, 429, {"Retry-After": "1"})
+        self._present += 1
+        self._text += text
+        try:
+            return await self._rated(prompt, replies)
+        finally:
+            self._present -= 1
+            self._text -= text
+
+    async def _rated(self, prompt: tuple[Message, ...], replies: list[str]) -> web.Response:
+        try:
+            rated = await self._reward.rate([prompt] * len(replies), replies)
         except BudgetReached as error:
             return answer({"problem": str(error)}, 402)
         except ModelStopped as error:
@@ -93,8 +122,6 @@ class Scorer:
         except CaiError as error:
             log.warning("%s", error)
             return answer({"problem": str(error)}, 500)
-        finally:
-            self._present -= 1
         self.rated += len(rated)
         self.unknown += sum(each.reward is None for each in rated)
         return answer(
@@ -116,7 +143,10 @@ def asked(raw: bytes) -> tuple[tuple[Message, ...], list[str]]:
         body = Body.model_validate(orjson.loads(raw))
         if isinstance(body.prompt, str):
             return to_prompt([{"role": "user", "content": body.prompt}]).messages, body.replies
-        return to_prompt(body.prompt, "messages").messages, body.replies
+        messages = to_prompt(body.prompt, "messages").messages
+        if len(messages) != len(body.prompt):
+            raise BadRequest("prompt: it must end with the user; what the assistant has begun belongs into the replies")
+        return messages, body.replies
     except orjson.JSONDecodeError as error:
         raise BadRequest(f'the body is not JSON ({error}): post {{"prompt": …, "replies": […]}}') from None
     except ValidationError as error:
@@ -136,6 +166,8 @@ def only_with(token: str) -> Middleware:
             return answer({"problem": "the token is missing or wrong: Authorization: Bearer TOKEN"}, 401, CHALLENGE)
         try:
             return await handler(request)
+        except web.HTTPRequestEntityTooLarge:
+            return answer({"problem": f"the body has more than {MOST_BODY // 2**20} MiB: post fewer at once"}, 413)
         except web.HTTPException as error:
             return answer({"problem": f"{error.reason}: only POST /score is answered"}, error.status)
 
@@ -154,7 +186,7 @@ async def serving(scorer: Scorer, host: str, port: int, token: str) -> AsyncIter
     socket = listener(host, port)
     app = web.Application(middlewares=[only_with(token)], client_max_size=MOST_BODY)
     app.router.add_post("/score", scorer.score)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE)
+    runner = web.AppRunner(app, access_log=None, logger=unheard, shutdown_timeout=GRACE)
     try:
         await runner.setup()
         await web.SockSite(runner, socket).start()

@@ -227,7 +227,7 @@ def _turn(number: int, turn: Any) -> Message:
         raise BadRecord(f"turn {number} is {kind(turn)}, not an object with role and content")
     name = _role(turn)
     if name not in ROLES:
-        role = f"turn {number} has the role {shown(_first(turn, ROLE_KEYS))}"
+        role = f"turn {number} has {_shown_role(_first(turn, ROLE_KEYS))}"
         known = ": turns of tools are not supported" if name in OF_TOOLS else f"; known: {', '.join(ROLES)}"
         raise BadRecord(role + known)
     for key in CALLS:
@@ -242,8 +242,16 @@ def _turn(number: int, turn: Any) -> Message:
 
 
 def _role(turn: Object) -> str:
-    """The role of a turn in lower case."""
-    return str(_first(turn, ROLE_KEYS)).strip().lower()
+    """The role of a turn in lower case; "" if it is not a text."""
+    role = _first(turn, ROLE_KEYS)
+    return role.strip().lower() if isinstance(role, str) else ""
+
+
+def _shown_role(role: Any) -> str:
+    """For a message; an object may be nested too deeply to be printed."""
+    if isinstance(role, Mapping | list | tuple):
+        return f"a role {kind(role)}, not text"
+    return f"the role {shown(role)}"
 
 
 def _first(turn: Object, keys: Sequence[str]) -> Any:

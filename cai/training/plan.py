@@ -55,7 +55,7 @@ class RewardPlan(Record):
         replies = f"{self.replies} replies to each of {counted(self.prompts, 'prompt')}"
         yield f"{self.method}: {batches} of {replies}, of up to {self.reply_length:,} tokens"
         if self.held_out:
-            yield f"{counted(self.evaluations, 'evaluation')} of {counted(self.held_out, 'held-out prompt')}"
+            yield f"{counted(self.evaluations, 'evaluation')} on {counted(self.held_out, 'prompt')} held out"
         if not self.rewards:
             yield "no model is asked for rewards"
         for name, asked in self.rewards.items():

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cai.disk.writing import unwritable, unwritten
@@ -157,7 +158,7 @@ class Session:
             self.tell(f"resuming from {checkpoint}")
         try:
             with silence_libraries(), self.stopper.listening():
-                trainer = self._trainer(plan, fresh=checkpoint is None)
+                trainer = self._trainer(plan, evaluates_first=self._evaluates_first(plan, checkpoint))
                 if checkpoint is None and not can_go_back(trainer.model, is_new=self.base.adapter is None):
                     self._sample(trainer, plan, "before")
                 train_from(checkpoint, trainer)
@@ -185,11 +186,22 @@ class Session:
             self._sample(trainer, plan, "after")
         return None
 
+    def _evaluates_first(self, plan: Plan, checkpoint: Path | None) -> bool:
+        """Whether held-out rows are evaluated before the first step of this session.
+
+        That is so after an evaluation that a reward ended, whose step is saved.
+        """
+        if not self.rows.eval or not self.rows.before:
+            return False
+        step = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+        return step % plan.eval_every == 0 and not self._is_evaluated(step)
+
+    def _is_evaluated(self, step: int) -> bool:
+        return any("eval_loss" in line and line["step"] == step for line in self.folder.metrics())
+
     def _finish(self, trainer: Any) -> None:
         """Evaluate after the last step, check the weights, and save them."""
-        step = trainer.state.global_step
-        evaluated = any("eval_loss" in line and line["step"] == step for line in self.folder.metrics())
-        if self.rows.eval and not evaluated:
+        if self.rows.eval and not self._is_evaluated(trainer.state.global_step):
             trainer.evaluate()
         save_weights(trainer, self.folder.path, self.processes)
         if self.processes.is_main_process:
@@ -213,13 +225,13 @@ class Session:
             )
         self.processes.wait_for_everyone()
 
-    def _trainer(self, plan: Plan, *, fresh: bool) -> Any:
+    def _trainer(self, plan: Plan, *, evaluates_first: bool) -> Any:
         from transformers import PrinterCallback, set_seed
 
         config, rows, scores = self.loaded.config, self.rows, self.method.scores
         settings = arguments(plan, config, self.folder.path, evaluates=bool(rows.eval))
         settings |= rows.arguments(plan) | check_trl(self.data.method, self.loaded)
-        settings["eval_on_start"] = bool(rows.eval) and rows.before and fresh
+        settings["eval_on_start"] = evaluates_first
         set_seed(config.seed)  # the same new weights in each session: the reference is found by their hash
         # Weights that train stay float32, or small steps would be lost in rounding; frozen ones can be narrow.
         dtype = "float32" if config.full else plan.dtype

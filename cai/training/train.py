@@ -6,6 +6,7 @@ Ctrl-C saves and stops; the same call resumes. The loop is TRL's.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -46,6 +47,7 @@ from cai.weights.loading import check_unquantized
 
 log = logging.getLogger("cai")
 
+CALLS, PROCESS = "calls.sqlite", "process-"  # what models answered; its folder for each process but the first
 SECRET = re.compile("token|key|secret|password", re.IGNORECASE)  # in the name of one of TRL's arguments
 OF_REWARDS = ("judge", "constitution", "scoring", "principles", "protocol", "templates", "max_cost")  # no keys
 LATER = ("quantize", "gamma", "condition", "constitution")  # keys of the config that came after the first release
@@ -135,18 +137,25 @@ def _judging(judging: Mapping[str, Any] | None, loaded: Loaded, processes: Any) 
 
 
 def _cost(folder: Path) -> Values:
-    """What the answers about replies have cost so far, if models were asked: USD, None if a price is not known."""
-    if not (folder / "calls.sqlite").exists():
+    """What the answers about replies have cost so far, of all processes, if models were asked.
+
+    In USD; None if a price is not known.
+    """
+    stores = [path.parent for path in (folder / CALLS, *folder.glob(f"{PROCESS}*/{CALLS}")) if path.exists()]
+    if not stores:
         return {}
-    with closing(Store(folder, read_only=True)) as store:
-        return {"cost_usd": store.spent().cost_usd}
+    costs = []
+    for each in stores:
+        with closing(Store(each, read_only=True)) as store:
+            costs.append(store.spent().cost_usd)
+    return {"cost_usd": None if None in costs else math.fsum(filter(None, costs))}
 
 
 def _calls_folder(out: Path, processes: Any) -> Path:
     """Where this process keeps what models answered about replies: one store is written by one process."""
     if processes.is_main_process:
         return out
-    return out / f"process-{processes.process_index}"
+    return out / f"{PROCESS}{processes.process_index}"
 
 
 def _command(method: str, data: Any, options: Object, flags: Object) -> str | None:

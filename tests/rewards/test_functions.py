@@ -57,6 +57,8 @@ def broken(prompts: Any, replies: Any) -> list[float]:
     ("function", "problem"),
     [
         (lambda prompts, replies: [math.nan] * 2, "returned nan: return None if a reward is unknown"),
+        (lambda prompts, replies: [10**400] * 2, "which is not a number"),
+        (lambda prompts, replies: [10**5000] * 2, "returned a int, which is not a number"),
         (lambda prompts, replies: [math.inf] * 2, "returned inf"),
         (lambda prompts, replies: [1.0], "returned 1 numbers for 2 replies"),
         (lambda prompts, replies: ["good", 1.0], "returned 'good', which is not a number"),

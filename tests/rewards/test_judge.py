@@ -11,7 +11,7 @@ import pytest
 from reward_judges import Rater, judge, law, rewards, user
 
 from cai import read_calls
-from cai.errors import BudgetReached, ModelFault, RunError, ServerDown, Unreadable
+from cai.errors import BudgetReached, CallRejected, ModelFault, RunError, ServerDown, Unreadable
 from cai.records import Completion
 from cai.rewards.completions import FILE
 
@@ -44,6 +44,25 @@ def test_every_reply_can_be_traced_to_its_votes_and_calls(tmp_path: Path, scorin
         assert line["by"] == "judge" and line["prompt"] == list(user("How?"))
         numbers = [vote["odds" if scoring == "point" else "d"] for vote in line["votes"]]
         assert sum(numbers) / len(numbers) == pytest.approx(line["reward"])
+
+
+def test_another_judge_s_number_has_a_line_of_its_own(tmp_path: Path) -> None:
+    first = rewards(judge(tmp_path, Rater()), ["+1 a"])
+    other = rewards(judge(tmp_path, Rater(mind=lambda reply, rule: -2.0), law(1, 1)), ["+1 a"])
+    assert [line["reward"] for line in lines(tmp_path)] == [*first, *other]
+    assert len({line["id"] for line in lines(tmp_path)}) == 2
+    assert all("logprob, by point" in line["rater"] for line in lines(tmp_path))
+
+
+def test_a_reply_that_is_rated_later_gets_a_line_that_counts(tmp_path: Path) -> None:
+    class Refuses(Rater):
+        def _answer(self, payload: dict[str, Any]) -> Completion:
+            raise CallRejected("model_error", "not now")
+
+    assert rewards(judge(tmp_path, Refuses()), ["+1 a"]) == [None]
+    assert rewards(judge(tmp_path, Rater()), ["+1 a"]) == pytest.approx([1])
+    assert [line["reward"] for line in lines(tmp_path)] == [None, pytest.approx(1)]
+    assert len({line["id"] for line in lines(tmp_path)}) == 1
 
 
 def test_a_torn_last_line_is_written_again(tmp_path: Path) -> None:

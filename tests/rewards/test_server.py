@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reward_judges import Rater, judge, law
 
 import cai.rewards.server as server
-from cai.errors import ModelFault
+from cai.errors import AuthenticationFailed, ModelFault
 from cai.records import Completion
 from cai.rewards.server import MOST_REPLIES, BadRequest, Scorer, asked, serving
 
@@ -26,6 +26,11 @@ BODY = {"prompt": "How?", "replies": ["+1 a", "-1 b"]}
 
 def served(reward: Any, talk: Callable[[Post], Awaitable[Any]]) -> Any:
     """What a client gets from a server of this reward."""
+    return served_at(reward, lambda post, address: talk(post))
+
+
+def served_at(reward: Any, talk: Callable[[Post, str], Awaitable[Any]]) -> Any:
+    """The same, for a client that is told the address."""
 
     async def run() -> Any:
         async with serving(Scorer(reward), "127.0.0.1", 0, TOKEN) as address, aiohttp.ClientSession() as session:
@@ -38,7 +43,7 @@ def served(reward: Any, talk: Callable[[Post], Awaitable[Any]]) -> Any:
                     return answer.status, json.loads(await answer.read())
 
             try:
-                return await talk(post)
+                return await talk(post, address)
             finally:
                 await reward.close()
 
@@ -81,6 +86,9 @@ def test_who_lacks_the_token_is_refused_before_anything_is_asked(tmp_path: Path,
     assert rater.calls == 0
 
 
+DEEP: Any = {}
+for _ in range(900):
+    DEEP = {"a": DEEP}
 BAD = [
     (b"", "the body is not JSON"),
     (b"\xff\xfe", "the body is not JSON"),
@@ -97,6 +105,17 @@ BAD = [
     (b'{"prompt": [], "replies": ["a"]}', "prompt: "),
     (b'{"prompt": [{"role": "king", "content": "x"}], "replies": ["a"]}', "prompt: "),
     (b'{"prompt": [{"role": "user"}], "replies": ["a"]}', "prompt: "),
+    (
+        b'{"prompt": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Sure"}], "replies": ["a"]}',
+        "prompt: it must end with the user",
+    ),
+    (
+        json.dumps({"prompt": [{"role": DEEP, "content": "x"}], "replies": ["a"]}).encode(),
+        "prompt: turn 1 has a role of type dict, not text",
+    ),
+    (json.dumps({"prompt": [{"role": "user", "content": DEEP}], "replies": ["a"]}).encode(), "prompt: "),
+    (json.dumps({"prompt": [DEEP], "replies": ["a"]}).encode(), "prompt: "),
+    (json.dumps({"prompt": "How?", "replies": [DEEP]}).encode(), "replies.0: Input should be a valid string"),
     (json.dumps({"prompt": "How?", "replies": ["a"] * (MOST_REPLIES + 1)}).encode(), "List should have at most"),
 ]
 
@@ -133,7 +152,8 @@ def test_refusals_have_their_own_status_and_leave_the_server_at_work(
 
     async def talk(post: Post) -> None:
         assert (await post(b"{"))[0] == 400
-        assert (await post(b" " * 1_025))[0] == 413
+        status, values = await post(b" " * 1_025)
+        assert status == 413 and "the body has more than" in values["problem"]
         assert (await post(path="/"))[0] == 404
         assert (await post(method="PUT"))[0] == 405
         assert (await post())[0] == 200
@@ -152,6 +172,36 @@ def test_over_the_cap_it_answers_402_and_what_is_known_still(tmp_path: Path) -> 
         assert (await post())[0] == 200
 
     served(judge(tmp_path, rater, max_cost=0.003), talk)
+
+
+def test_a_question_that_the_cap_does_not_allow_stops_no_smaller_one(tmp_path: Path) -> None:
+    rater = Rater()
+    rater.provider = "rater"
+
+    async def talk(post: Post) -> None:
+        assert (await post({"prompt": "How? " * 10_000, "replies": ["+1 a"]}))[0] == 402
+        assert (await post())[0] == 200
+
+    served(judge(tmp_path, rater, max_cost=0.01), talk)
+
+
+def test_a_key_that_is_refused_once_is_tried_again(tmp_path: Path) -> None:
+    class Locked(Rater):
+        locked = True
+
+        def _answer(self, payload: dict[str, Any]) -> Completion:
+            if self.locked:
+                raise AuthenticationFailed("wrong key")
+            return super()._answer(payload)
+
+    rater = Locked()
+
+    async def talk(post: Post) -> None:
+        assert (await post())[0] == 503
+        rater.locked = False
+        assert (await post())[0] == 200
+
+    served(judge(tmp_path, rater), talk)
 
 
 def test_a_judge_that_is_down_is_503_until_it_is_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,3 +244,63 @@ def test_too_many_requests_at_once_are_asked_to_come_again(tmp_path: Path, monke
         assert sorted([(await task)[0] for task in held]) == [200, 200, 429]
 
     served(judge(tmp_path, Slow()), talk)
+
+
+def test_texts_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_TEXT", 1_000)
+
+    async def talk(post: Post) -> None:
+        status, values = await post({"prompt": "How? " * 60, "replies": ["+1 a", "+2 b", "+3 c", "+4 d"]})
+        assert status == 413 and "post fewer at once" in values["problem"]
+        assert (await post({"prompt": "How? " * 60, "replies": ["+1 a"]}))[0] == 200
+
+    served(judge(tmp_path, Rater()), talk)
+
+
+BROKEN = {
+    "a length below 0": b"Content-Length: -1\r\n\r\n",
+    "a header that never ends": b"X: " + b"x" * 20_000 + b"\r\n\r\n",
+    "a chunk that is none": b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a body that is cut off": b"Content-Length: 100\r\nAuthorization: Bearer secret-of-a-test\r\n\r\n{",
+    "a damaged archive": (
+        b"Content-Length: 3\r\nContent-Encoding: gzip\r\nAuthorization: Bearer secret-of-a-test\r\n\r\nabc"
+    ),
+}
+
+
+@pytest.mark.parametrize("rest", BROKEN.values(), ids=BROKEN)
+def test_what_is_no_request_leaves_no_trace_and_the_server_at_work(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rest: bytes
+) -> None:
+    async def talk(post: Post, address: str) -> None:
+        host, port = address.removeprefix("http://").partition("/")[0].split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /score HTTP/1.1\r\nHost: x\r\n" + rest)
+        await writer.drain()
+        if b"100" not in rest:
+            head = await reader.readline()
+            assert head == b"" or head.split()[1] in (b"400", b"401")
+        writer.close()
+        assert (await post())[0] == 200
+
+    served_at(judge(tmp_path, Rater()), talk)
+    assert {record.name for record in caplog.records if record.levelname in ("ERROR", "WARNING")} <= {
+        server.unheard.name
+    }
+    assert not server.unheard.propagate
+
+
+def test_a_price_that_is_not_known_is_not_shown_as_nothing(tmp_path: Path) -> None:
+    rater = Rater()
+    rater.provider = "rater"
+    scorer = Scorer(judge(tmp_path, rater, price=None))
+
+    async def run() -> None:
+        async with serving(scorer, "127.0.0.1", 0, TOKEN) as address, aiohttp.ClientSession() as session:
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            async with session.post(address, data=json.dumps(BODY), headers=headers) as answered:
+                assert answered.status == 200
+        await scorer._reward.close()
+
+    asyncio.run(run())
+    assert [*scorer.lines()][1].endswith("price unknown")

@@ -145,7 +145,7 @@ def test_an_empty_prompt_is_refused_as_empty(record: Any) -> None:
         ({"messages": "Hi"}, "messages is text, not a list of messages"),
         ({"messages": ["Hi"]}, "turn 1 is of type str, not an object"),
         ({"messages": [message("robot", "Hi")]}, "turn 1 has the role 'robot'; known: system, developer, user, human"),
-        ({"messages": [{"role": ["user"], "content": "Hi"}]}, "turn 1 has the role ['user']"),
+        ({"messages": [{"role": ["user"], "content": "Hi"}]}, "turn 1 has a role of type list, not text"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
             "the content of turn 1 has a part without text",

@@ -27,6 +27,10 @@ VENDORS_OWN = ("training_args.bin", "README.md")  # a pickle, and an unfilled mo
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
+class EndedBefore(Exception):
+    """The session before had come to the end of the training, before its last step."""
+
+
 class State(TypedDict, total=False):
     """Of a trainer_state.json, what is not read before it is needed."""
 
@@ -34,7 +38,7 @@ class State(TypedDict, total=False):
     max_steps: Count
     num_input_tokens_seen: Count
     total_flos: Annotated[float, Field(ge=0)]
-    log_history: list[dict[str, float]]
+    log_history: list[dict[str, float | None]]  # None: a mean of unknown numbers
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -74,6 +78,8 @@ def train_from(checkpoint: Path | None, trainer: Any) -> None:
     step = _checked(checkpoint)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint))
+    except EndedBefore:
+        trainer.is_in_train = False
     except Exception as error:
         if trainer.state.global_step > step or isinstance(error, CaiError | OSError) or is_out_of_memory(error):
             raise

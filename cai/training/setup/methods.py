@@ -219,6 +219,7 @@ METHODS: dict[str, Method] = {
         online=True,
         after_sft=True,
         keys=(*REPLIES, "beta", *VALUES),
+        unused=("loss_type",),  # it has TRL's clipped one
         width=1,
         shown=REWARDS,
     ),

@@ -186,17 +186,22 @@ class Plan:
             self.steps = limit
         tenth = math.ceil(self.steps / SAVES / boundary) * boundary
         self.save_every = self._settle("save_every", tenth, "data", f"a tenth of {counted(self.steps, 'step')}")
-        if self.save_every % boundary:
-            raise UsageError(
-                f"save_every {self.save_every} is not a multiple of iterations {boundary}: the replies that a step in "
-                "between learns from would be lost"
-            )
+        self._check_boundary("save_every", self.save_every, boundary)
         self.eval_every = tenth
         if eval_rows:
             times = evaluations(self.steps, self.rows_a_step, eval_rows)
             often = "once" if times == 1 else f"{times} times"
             why = f"{often}, {counted(eval_rows, 'row each')}"
-            self.eval_every = self._settle("eval_every", math.ceil(self.steps / times), "data", why)
+            every = math.ceil(self.steps / times / boundary) * boundary
+            self.eval_every = self._settle("eval_every", every, "data", why)
+            self._check_boundary("eval_every", self.eval_every, boundary)
+
+    def _check_boundary(self, key: str, steps: int, boundary: int) -> None:
+        if steps % boundary:
+            raise UsageError(
+                f"{key} {steps} is not a multiple of iterations {boundary}: a step in between learns from replies that "
+                "are in no checkpoint"
+            )
 
 
 def evaluations(steps: int, rows_a_step: int, eval_rows: int) -> int:

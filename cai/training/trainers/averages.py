@@ -6,9 +6,10 @@ one of a long batch, and a row of the last, smaller batch more than any other.
 
 from __future__ import annotations
 
+import math
 from abc import ABCMeta, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cai.records import Object
@@ -68,8 +69,7 @@ class Averaged(Vendors, metaclass=ABCMeta):  # type: ignore[misc]
         for name, values in metrics.items():
             if len(values) > 1 and len(values) == len(counts[name]):
                 weights = torch.stack(counts[name]).tolist()
-                weighed = sum(value * weight for value, weight in zip(values, weights, strict=True))
-                metrics[name] = [weighed / sum(weights)]
+                metrics[name] = [weighted_mean(values, weights)]
 
     def evaluation_loop(self, *rest: Any, **named: Any) -> Any:
         """TRL's, with the loss of all rows or tokens together."""
@@ -81,3 +81,11 @@ class Averaged(Vendors, metaclass=ABCMeta):  # type: ignore[misc]
         prefix = named.get("metric_key_prefix", "eval")
         output.metrics[f"{prefix}_loss"] = float((sums / counts).sum())
         return output
+
+
+def weighted_mean(values: Sequence[float | None], weights: Sequence[float]) -> float:
+    """The mean of the values that are known; NaN if none is."""
+    pairs = zip(values, weights, strict=True)
+    known = [(value, weight) for value, weight in pairs if value is not None and math.isfinite(value)]
+    total = math.fsum(weight for _, weight in known)
+    return math.fsum(value * weight for value, weight in known) / total if total else math.nan

@@ -18,6 +18,7 @@ from cai.errors import LossNotFinite, UsageError
 from cai.records import Object, Values
 from cai.texts.wording import reason_of
 from cai.training.data.tokens import Rows
+from cai.training.setup.checkpoint import EndedBefore
 from cai.training.setup.config import Loaded, trl_arguments
 from cai.training.setup.folder import CHECKPOINTS, TrainFolder
 from cai.training.setup.keys import TrainConfig
@@ -157,6 +158,8 @@ class Recorder:
         self._watch = Watch(getattr(args, "beta", None))
         for entry in state.log_history:
             self._watch.see(state.global_step, entry)  # the session before has warned of it
+        if self.ended_by is not None:
+            raise EndedBefore
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Object, **rest: Any) -> None:
         if "train_runtime" in logs:

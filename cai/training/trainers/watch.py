@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from statistics import fmean
 
@@ -46,8 +47,9 @@ class Watch:
     def see(self, step: int, metrics: Object) -> list[str]:
         """Warnings that this entry gives rise to, each kind once in a training."""
         for name in WATCHED:
-            if name in metrics:
-                self._values[name].append(metrics[name])
+            value = metrics.get(name)
+            if value is not None and math.isfinite(value):
+                self._values[name].append(value)
         warnings = []
         likelihood = self._likelihood() if self._beta else self._held_out()
         texts = {

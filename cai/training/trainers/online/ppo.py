@@ -44,6 +44,7 @@ class Clipped(Rollouts):
     """GRPOTrainer with PPO's advantages, and a value model that learns beside the policy."""
 
     beta: float
+    compares = False
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)

@@ -38,15 +38,24 @@ class Rewards(NamedTuple):
 def weighted(rewards: Any) -> list[Weighted]:
     """Rewards as they are passed from Python: one or a list, each a reward, a function, or (weight, one of these)."""
     entries = rewards if isinstance(rewards, list) else [rewards]
-    found = []
+    found = list[Weighted]()
     for entry in entries:
-        weight, reward = entry if isinstance(entry, tuple) else (1.0, entry)
+        weight, reward = entry if isinstance(entry, tuple) and len(entry) == 2 else (1.0, entry)
         if not callable(reward):
             raise UsageError(f"the reward {reward!r} is neither a reward nor a function f(prompts, replies)")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise UsageError(f"the reward {_name_of(reward)} has the weight {weight!r}: it must be a number above 0")
         if not hasattr(reward, "close"):
-            reward = FunctionReward(getattr(reward, "__name__", type(reward).__name__), reward)
+            reward = FunctionReward(_name_of(reward), reward)
+        if any(reward.name == each.name for _, each in found):
+            raise UsageError(f"two rewards are called {reward.name}: give one another name, or add up their weights")
         found.append(Weighted(float(weight), reward))
     return found
+
+
+def _name_of(reward: Any) -> str:
+    names = (getattr(reward, "name", None), getattr(reward, "__name__", None), type(reward).__name__)
+    return str(next(name for name in names if name))
 
 
 def key_of(rewards: Any, key: str = "reward") -> Values:
@@ -124,7 +133,12 @@ class Rater:
         asked = [reward for _, reward in self.rewards]
         if held_out and self.watch is not None:
             asked.append(self.watch)
-        return asyncio.run_coroutine_threadsafe(self._all(asked, prompts, replies), self._loop).result()
+        asking = asyncio.run_coroutine_threadsafe(self._all(asked, prompts, replies), self._loop)
+        try:
+            return asking.result()
+        except BaseException:
+            asking.cancel()  # Ctrl-C again stops at once; it has ended already after an error
+            raise
 
     async def _all(self, asked: list[Reward], prompts: Conversations, replies: Sequence[str]) -> list[Numbers]:
         return await settled(_asked(reward, prompts, replies) for reward in asked)

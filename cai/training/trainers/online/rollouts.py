@@ -22,6 +22,7 @@ from cai.training.trainers.online.rating import Numbers, Rater
 from cai.training.trainers.online.served import RolloutServer
 
 OF_RLOO = 2  # arguments of TRL's `_generate_single_turn` behind the prompts; GRPO's has one more
+ALIKE = "frac_reward_zero_std"  # TRL's name; its RLOO counts what is left of rewards after the KL
 UNRATED = 20  # batches of replies without one reward after which a training stops: nothing can be learnt from them
 
 
@@ -29,7 +30,10 @@ class Rollouts(Guarded):
     """TRL's RLOOTrainer or GRPOTrainer, whose rewards come from a `Rater`.
 
     If a reward fails, the state after the last step is saved before the error is raised, and `kept` is its checkpoint.
+    compares: whether the replies to a prompt are compared with each other.
     """
+
+    compares = True
 
     def __init__(self, *, rater: Rater, settled: Object, server: RolloutServer | None = None, **parts: Any) -> None:
         self.rater = rater
@@ -38,6 +42,8 @@ class Rollouts(Guarded):
         self.kept: Path | None = None
         self._after_step: Any = None  # the random state, from which the next replies are drawn
         self._unrated = 0  # batches in a row
+        self._known: Any = None  # of the replies of the batch that is being written, which rewards are known
+        self._alike = 0.0  # share of its groups without two rewards that differ
         parts["args"].reward_weights = [weight for weight, _ in rater.rewards]
         # TRL wants functions, of which only the names are used: `_calculate_rewards` asks the rater.
         names = [_named(reward.name) for _, reward in rater.rewards]
@@ -67,6 +73,9 @@ class Rollouts(Guarded):
             metrics[name].append(self._mean(values))
         rows = [numbers_of(row, weights) for row in zip(*columns, strict=True)]
         rewards = self.accelerator.gather(torch.tensor(rows, device=self.accelerator.device))
+        self._known = ~rewards.isnan().all(dim=1)
+        if self.model.training:
+            self._alike = alike((rewards * self.reward_weights.to(rewards.device)).sum(dim=1), self.num_generations)
         if self.model.training:
             self._count_unrated(bool(rewards.isnan().all()))
         elif watched:
@@ -102,6 +111,14 @@ class Rollouts(Guarded):
         if failures:
             raise ModelStopped(failures[0])
         return numbers
+
+    def _replace_alike(self, metrics: dict[str, list[float]]) -> None:
+        """Put our share of groups without differences in place of TRL's; there is none if nothing is compared."""
+        metrics[ALIKE].pop()
+        if self.compares and self.model.training:
+            metrics[ALIKE].append(self._alike)
+        if not metrics[ALIKE]:
+            del metrics[ALIKE]
 
     def _count_unrated(self, unrated: bool) -> None:
         self._unrated = self._unrated + 1 if unrated else 0
@@ -154,21 +171,51 @@ class Rollouts(Guarded):
         self._after_step = random_state()
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
+        from torch import ones_like
+
         tokens = self.state.num_input_tokens_seen
+        metrics = self._metrics[self._mode()]
+        before = {name: len(values) for name, values in metrics.items()}
         try:
-            return super()._generate_and_score_completions(inputs)
+            batch = super()._generate_and_score_completions(inputs)
         except CaiError:
             if self.model.training:
                 self.state.num_input_tokens_seen = tokens
-                self._keep()
+                self._keep(self._after_step)
             raise
+        self._replace_alike(metrics)
+        counts = self._counts[self._mode()]
+        for name, values in metrics.items():
+            if len(values) > before.get(name, 0):
+                over = self._known if name.startswith("reward") else ones_like(self._known)
+                counts[name].append(over.sum())
+        return batch
 
-    def _keep(self) -> None:
-        """Save the state after the last step, as if no reply had been written; there is none before the first."""
+    def evaluate(self, *rest: Any, **named: Any) -> Any:
+        """TRL's, which draws replies, and leaves the training the random state that it found."""
+        state = random_state()
+        try:
+            return super().evaluate(*rest, **named)
+        except CaiError:
+            if self.state.global_step % self.num_iterations == 0:
+                self._keep(state if self.state.global_step else None)
+            raise
+        finally:
+            set_random_state(state)
+
+    def _keep(self, after_step: Any) -> None:
+        """Save the state after the last step, as if no reply had been written; None: there is none before the first.
+
+        after_step: the random state.
+        """
+        from accelerate.utils import gather_object
+
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self._after_step is not None and not folder.exists():
-            set_random_state(self._after_step)
+        is_there = gather_object([folder.exists()])[0]  # as the first process sees it, before it makes the folder
+        if after_step is not None and not is_there:
+            set_random_state(after_step)
             self._save_checkpoint(self.model, None)
+            self.accelerator.wait_for_everyone()
         if folder.exists():
             self.kept = folder
 
@@ -211,6 +258,14 @@ def numbers_of(rewards: Sequence[float | None], weights: Sequence[float]) -> lis
     if any(reward is None and weight for reward, weight in zip(rewards, weights, strict=True)):
         return [nan] * len(rewards)
     return [nan if reward is None else reward for reward in rewards]
+
+
+def alike(rewards: Any, generations: int) -> float:
+    """The share of groups of so many rewards of which no two known ones differ: nothing is learnt from them."""
+    groups = rewards.view(-1, generations)
+    most = groups.nan_to_num(nan=-math.inf).max(dim=1).values
+    least = groups.nan_to_num(nan=math.inf).min(dim=1).values
+    return float((most <= least).double().mean())
 
 
 def _named(name: str) -> Callable[..., Any]:

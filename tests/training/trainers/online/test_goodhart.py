@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rewarded import likes_a, named, questions, train
-from trainings import lines, record
+from trainings import lines, record, weights
 
 from cai.errors import RunError, UsageError
 from cai.training.trainers.online.goodhart import HeldOut, change
@@ -87,6 +88,20 @@ def test_a_model_that_games_its_reward_is_warned_of_and_stopped_if_asked(
     assert (summary.steps < 12) == stops
     assert any("stopped at step" in note and GAMED in note for note in summary.notes) == stops
     assert record(out)["finished"] and record(out)["identity"]["config"]["watch"] == "1:hates_a"
+
+
+def test_a_training_that_was_stopped_so_and_killed_at_once_trains_no_further(sure: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    flags: dict[str, Any] = {"generations": 8, "batch_size": 64, "rows_at_once": 64, "trl.max_steps": 12}
+    flags |= {"eval_every": 3, "save_every": 3, "split": 0.5, "stop_on_goodhart": True}
+    more: dict[str, Any] = {"data": questions(60), "watch": HATES_A, "flags": flags, "reward": likes_a}
+    out = tmp_path / "out"
+    summary = train("rloo", sure, out, **more)
+    learnt = weights(out)
+    (out / "training.json").write_bytes(orjson.dumps(record(out) | {"finished": False}))
+    again = train("rloo", sure, out, **more)
+    assert again.steps == summary.steps < 12 and weights(out) == learnt
+    assert any(f"stopped at step {summary.steps}" in note for note in again.notes)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ pytest.importorskip("peft")
 import tiny
 import torch
 import transformers
-from rewarded import likes_a, named, questions, train
+from rewarded import Judge, likes_a, named, questions, train
 from safetensors.torch import load_file
 from trainings import chats, lines, record, write_lines
 from trainings import train as train_any
@@ -69,6 +70,29 @@ def test_metrics_say_what_a_training_on_rewards_is_watched_by(base: Path, tmp_pa
     card = (tmp_path / "out" / "README.md").read_text()
     assert "replies.png" in card
     assert "by RLOO" in card
+
+
+class AlikeLater(Judge):
+    """A reward that sees no difference between replies after the first batch that is learnt from."""
+
+    async def __call__(self, prompts: Sequence[Any], replies: Sequence[str]) -> list[float]:
+        rewards = await super().__call__(prompts, replies)
+        return rewards if self.calls == 1 else [1.0] * len(replies)
+
+
+@pytest.mark.parametrize(("method", "shares"), [("rloo", {1.0}), ("grpo", {1.0}), ("ppo", {None})])
+def test_groups_whose_replies_get_one_reward_are_counted(
+    base: Path, tmp_path: Path, method: str, shares: set[float | None]
+) -> None:
+    flags = {"split": 1.0, "trl.max_steps": 3, "iterations": 1}
+    train(method, base, tmp_path / "out", reward=AlikeLater(), flags=flags)
+    later = [line.get("frac_reward_zero_std") for line in lines(tmp_path / "out") if "loss" in line][1:]
+    assert set(later) == shares  # ppo compares no replies with each other
+
+
+def test_ppo_has_no_other_loss(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"trl\.loss_type has no effect on ppo"):
+        train("ppo", base, tmp_path / "out", flags={"trl.loss_type": "vespo"})
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo", "ppo"])
