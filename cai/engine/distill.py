@@ -6,13 +6,14 @@ teacher's reply stands in the row as the revision of its one round, so whatever 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import replace
 
-from cai.constitution.principles import Principle
+from cai.constitution.principles import Constitution
 from cai.engine.revise import Ask, Chain, problem_of, reasoned, whole
 from cai.engine.templates.sets import Templates
-from cai.records import EVERY, Completion, Prompt, Request, Round
+from cai.errors import RowDropped
+from cai.records import EVERY, Completion, DropReason, Prompt, Request, Round
 
 
 def distill(prompt: Prompt, student: Ask, teacher: Ask) -> Generator[list[Request], list[Completion], Chain]:
@@ -21,21 +22,29 @@ def distill(prompt: Prompt, student: Ask, teacher: Ask) -> Generator[list[Reques
     SFT learns from the teacher alone, so a reply of the student that is no side of a pair loses the pair, not the row.
     """
     taught = replace(teacher.respond(prompt), role="reviser")
-    first, second = yield [student.respond(prompt), taught]
-    initial = first.text.strip()
+    initial, thoughts = "", None
+    try:
+        first, second = yield [student.respond(prompt), taught]
+    except RowDropped as refusal:
+        if refusal.stage != "assistant":
+            raise
+        problem: DropReason | None = refusal.reason
+        [second] = yield [taught]  # which is answered already
+    else:
+        initial, thoughts, problem = first.text.strip(), first.reasoning, problem_of(first)
     final = whole(second, "reviser")
     turn = Round(
         principle=EVERY, critique="", verdict=None, revision=final, changed=final != initial, **reasoned(second)
     )
-    return Chain(initial, (turn,), final, reasoning=first.reasoning, problem=problem_of(first))
+    return Chain(initial, (turn,), final, reasoning=thoughts, problem=problem)
 
 
-def teacher_of(templates: Templates, principles: Sequence[Principle], system: str | None) -> Ask:
+def teacher_of(templates: Templates, law: Constitution, system: str | None) -> Ask:
     """Who answers under all principles; raises TemplateError if the set has no words for that.
 
     system: the text that the student has before its conversations, too; None for nothing.
     """
     templates.need("teach")
-    teaching = templates.render("teach", principles=principles).strip()
+    teaching = templates.render("teach", principles=law.principles).strip()
     texts = [teaching] if system is None else [system, teaching]
-    return Ask(templates, None, system="\n\n".join(texts))
+    return Ask(templates, law, system="\n\n".join(texts))

@@ -31,6 +31,8 @@ SCREEN = 0.6  # a principle is drawn from those that a reply goes against with a
 MOST = 16  # principles that a reply is screened under; of more, so many are drawn by weight
 BASELINE = "screen baseline"  # in place of the id of a row
 OF_WORDS: dict[float | None, float] = {p: math.log(p) - math.log1p(-p) for p in SAID.values()}
+# The most that words can say: all against a reply, and all for ordinary ones.
+MOST_IN_WORDS = probability(2 * OF_WORDS[SAID[YES]])
 Odds = float | None  # log odds of Yes against No; None: the answer cannot be read
 Scores = Generator[list[Request], list[Completion], list[tuple[Odds, Odds]]]
 

@@ -35,7 +35,7 @@ def template_findings(templates: str | None, constitution: str) -> list[Finding]
         if "screen" in loaded.by_name:
             AskScreen(loaded, law).check(p for p in law.principles if p.can("revise"))
         if "teach" in loaded.by_name:
-            teacher_of(loaded, law.principles, None)
+            teacher_of(loaded, law, None)
         if "judge" in loaded.by_name:
             AskJudge(loaded, law, prefill=True).check(p for p in law.principles if p.can("judge"))
         if "scale" in loaded.by_name:
@@ -79,7 +79,7 @@ def show(name: str, template_set: str, template: str | None, message: str) -> li
     ask = Ask(templates, law)
     prompt = Prompt(id="shown", messages=(turn,))
     if template == "teach":
-        requests = [("", teacher_of(templates, law.principles, None).respond(prompt))]
+        requests = [("", teacher_of(templates, law, None).respond(prompt))]
         return report_lines(__file__, law=None, requests=requests)
     if template == "respond":
         return report_lines(__file__, law=None, requests=[("", ask.respond(prompt))])

@@ -33,9 +33,8 @@ from cai.evaluation.arena.provenance import independence
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.bounds import check_bounds, check_measured, read_bounds
-from cai.evaluation.suites import SUITES
+from cai.evaluation.suites import SUITES, contrast_sources
 from cai.evaluation.suites.preference import Preference
-from cai.evaluation.suites.refusals import Refusals
 from cai.folder.identity import identity_hash
 from cai.folder.info import find_info
 from cai.folder.lines import DROPPED
@@ -147,9 +146,8 @@ class EvaluateRun:
         if self.arena.source is self.source:
             shape = {"format": settings.format, "field": settings.prompt_field}
         items = list(islice(read_prompts(self.arena.source, **shape), settings.limit))
-        for suite in self.suites:
-            if isinstance(suite, Refusals):
-                items += read_prompts(suite.contrast.source)
+        for source in contrast_sources(self.suites):
+            items += islice(read_prompts(source), settings.limit)
         prompts = (item.messages for item in items if isinstance(item, Prompt))
         return find_leaks(prompts, self.arena.contestants, settings.training_data)
 

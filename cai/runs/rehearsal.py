@@ -159,8 +159,9 @@ async def rehearse(run: Plannable, likely: Counts, most: Counts) -> Rehearsal:
         folders = {part.out: opened.enter_context(closing(Answered(part))) for part in parts}
         for part in parts:
             for counts, share in ((likely, TYPICAL_ANSWER), (most, 1.0)):
-                drivers = _stand_ins(part, counts, share, set(), folders)
-                await part.prepare([*drivers])
+                for _ in range(part.settings.workers or 1):  # each has its own store
+                    drivers = _stand_ins(part, counts, share, set(), folders)
+                    await part.prepare([*drivers])
             before += max(driver.waves for driver in drivers)
             for position, item in part.items():
                 status = folders[part.out].status(item)

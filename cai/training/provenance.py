@@ -16,7 +16,8 @@ from cai.judge.certify import FILE
 from cai.records import Object, Values
 
 OF_RUN = (
-    "command", "source", "templates", "models", "rounds", "gate", "screen", "n", "pairing", "seed", "constitution",
+    "command", "source", "templates", "models", "rounds", "gate", "gate_question", "screen", "accept", "distill", "n",
+    "pairing", "seed", "constitution",
 )  # fmt: skip
 OF_JUDGE = ("judge", "protocol", "principles", "templates", "constitution")
 ASKED_UNDER = 2  # principles, by who accepts revisions: that of the round, and one of helpfulness

@@ -50,6 +50,8 @@ log = logging.getLogger("cai")
 CALLS, PROCESS = "calls.sqlite", "process-"  # what models answered; its folder for each process but the first
 SECRET = re.compile("token|key|secret|password", re.IGNORECASE)  # in the name of one of TRL's arguments
 OF_REWARDS = ("judge", "constitution", "scoring", "principles", "protocol", "templates", "max_cost")  # no keys
+# TRL's arguments that say where metrics go, and decide no weight.
+ONLY_LOG = ("report_to", "run_name", "project", "trackio_space_id", "logging_dir")
 LATER = ("quantize", "gamma", "condition", "constitution")  # keys of the config that came after the first release
 
 
@@ -220,6 +222,8 @@ def _identity(method: str, rows: TrainingData, base: Base, loaded: Loaded) -> Va
     if config["constitution"] is not None:
         config["constitution"] = load_constitution(config["constitution"]).hash
     del config["server_args"]  # how a server runs
+    for name in ONLY_LOG:
+        config["trl"].pop(name, None)
     for part, names in ((config["lora"], ("embeddings",)), (config, (*LATER, *OF_REPLIES))):
         for name in names:
             if part.get(name) is None:  # a key that 0.1.0 did not have

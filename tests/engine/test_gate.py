@@ -194,3 +194,16 @@ def test_a_set_that_does_not_ask_it_is_warned_of(tmp_path: Path, caplog: pytest.
     assert not caplog.records
     assert question_of(LAWS["harm"], own, 0.5) is None
     assert "does not ask what the gate of harm asks" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "gate", ['{% include "_ask.jinja" %} Well?', '{% set file = "_ask.jinja" %}{% include file %} Well?']
+)
+def test_a_question_may_be_put_by_a_file_that_the_template_includes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, gate: str
+) -> None:
+    files = {"critique": "{{ principle.text }}", "revise": "{{ principle.text }}", "gate": gate}
+    for name, text in {**files, "_ask": "{{ question or 'A fault?' }}"}.items():
+        (tmp_path / f"{name}.jinja").write_text(text)
+    assert question_of(LAWS["harm"], load_templates(tmp_path), 0.5) == OWN
+    assert not caplog.records

@@ -56,6 +56,18 @@ def test_an_evaluation_on_what_was_trained_on_can_be_refused_before_anything_is_
     assert not (tmp_path / "out" / "replies").exists()
 
 
+@pytest.mark.parametrize("suite", ["refusals", "harm", "refusals,harm"])
+def test_the_contrast_prompts_that_are_asked_are_looked_for_and_no_others(ask: Ask, tmp_path: Path, suite: str) -> None:
+    asked = [{"prompt": f"{side} {number}?", "care": side} for number in range(4) for side in ("safe", "unsafe")]
+    for name, prompts in (("contrast", asked), ("trained", asked[6:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    more: dict[str, Any] = {"contrast": str(tmp_path / "contrast.jsonl"), "suite": suite, "refuse_leaks": True}
+    more["training_data"] = [str(tmp_path / "trained.jsonl")]
+    with pytest.raises(CaiError, match=r"2 of .* prompts are in the training data"):
+        ask("openai:one", **more)
+    ask("openai:one", out="limited", limit=4, **more)  # the first four, of which none was trained on
+
+
 def test_the_same_evaluation_again_asks_nothing_and_says_the_same(ask: Ask, tmp_path: Path) -> None:
     first = ask("openai:one", n=2)
     calls = [keys_of(tmp_path / "out" / name) for name in ("replies", "labels")]

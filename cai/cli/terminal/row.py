@@ -103,7 +103,7 @@ def _revision(row: Revision, marked: bool) -> Iterator[Line]:
             yield f"critique {place}", f"({turn.principle}) {turn.critique}"
         if turn.verdict is not None or turn.p_revise is not None:
             words = (turn.verdict or "not readable").replace("_", " ")
-            yield "", f"gate: {words}, P(needs a change) {number(turn.p_revise, '.3f')}"
+            yield "", f"gate: {words}, P(revise) {number(turn.p_revise, '.3f')}"
         if turn.acceptance is not None:
             yield from _comparison(place, reply, turn, turn.acceptance, marked)
         elif turn.revision is not None:

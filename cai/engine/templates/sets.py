@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Template
-from jinja2.meta import find_undeclared_variables
+from jinja2.meta import find_referenced_templates, find_undeclared_variables
 
 from cai.constitution.examples import Example
 from cai.engine.templates.bounds import Bounded
@@ -62,11 +62,20 @@ class Templates:
             raise TemplateError(f"{problem}; name another set with --templates")
 
     def takes(self, name: str, variable: str) -> bool:
-        """Whether a template looks at something that it is given."""
+        """Whether a template looks at something that it is given, itself or by a file that it includes."""
         environment = self.by_name[name].environment
         assert environment.loader is not None
-        source, _, _ = environment.loader.get_source(environment, f"{name}.jinja")
-        return variable in find_undeclared_variables(environment.parse(source))
+        files = [f"{name}.jinja"]
+        for file in files:
+            source, _, _ = environment.loader.get_source(environment, file)
+            parsed = environment.parse(source)
+            if variable in find_undeclared_variables(parsed):
+                return True
+            referenced = [*find_referenced_templates(parsed)]
+            if None in referenced:  # a name that is computed: any file may be meant
+                return True
+            files += [each for each in dict.fromkeys(referenced) if each and each not in files]
+        return False
 
     def render(self, name: str, **variables: Any) -> str:
         """The text of one template; raises TemplateError, with file and line, if it cannot be rendered."""

@@ -198,7 +198,7 @@ function rounds(row) {
   let before = row.initial;
   row.rounds.forEach((round, at) => {
     if (at < screens.length) made.push(...screening(screens[at]));
-    const gate = round.p_revise === null ? "" : `, p(needs a change) ${number(round.p_revise, 2)}`;
+    const gate = round.p_revise === null ? "" : `, p(revise) ${number(round.p_revise, 2)}`;
     if (round.critique) made.push(text(`Critique ${at + 1} under ${textOf(round.principle)}${gate}`, round.critique));
     else made.push(note("the next reply is to the same prompt, with the constitution in the system text"));
     const judged = round.acceptance ?? null;

@@ -21,6 +21,8 @@ from cai.runs.kinds.judging import Judging
 from cai.runs.kinds.settings import GenerateSettings, LabelSettings
 from cai.texts.hygiene import faults_of
 
+MOST_BY_VOTES = (2 + 1 / 2) / (2 + 1)  # of two votes that agree, after which no more are asked for
+
 
 class Accepting:
     """The judge who must prefer a revision to the reply that it would replace.
@@ -43,6 +45,15 @@ class Accepting:
         if self._helpfulness is HELPFULNESS:
             self._whose = "built-in"
         self.judging.check_words([self._helpfulness])
+
+    def check(self) -> None:
+        """Raise UsageError if the judge cannot be asked, or no vote in words could accept a revision."""
+        self.judging.check()
+        if self.judging.protocol == "vote" and self.least > MOST_BY_VOTES:
+            raise UsageError(
+                f"--accept-at {self.least:g}: the judge gives no probabilities, and its votes count as "
+                f"{MOST_BY_VOTES:.2f} at most, so that no revision would be accepted: name 0.8 or less"
+            )
 
     @property
     def identity(self) -> Values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,10 +14,10 @@ from cai.constitution.draw import draw
 from cai.constitution.files import load_constitution
 from cai.engine.asked import unshipped_words
 from cai.engine.distill import distill, teacher_of
-from cai.engine.gate import NO, SAID, YES, Gate, YesNo, question_of
+from cai.engine.gate import SAID, YES, Gate, YesNo, question_of
 from cai.engine.readability import CHECKED
 from cai.engine.revise import Ask, revise
-from cai.engine.screen import BASELINE, SCREEN, AskScreen, Screen, baseline
+from cai.engine.screen import BASELINE, MOST_IN_WORDS, SCREEN, AskScreen, Screen, baseline
 from cai.engine.templates.sets import Templates, load_templates
 from cai.errors import RunError, UsageError
 from cai.folder.info import ANEW, find_info
@@ -47,7 +48,7 @@ class GenerateRun(PromptRun[Revision]):
         self.gate: float | None = None
         if settings.distill:
             self._principles = law.principles
-            self._teacher = teacher_of(templates, law.principles, settings.system)
+            self._teacher = teacher_of(templates, law, settings.system)
         else:
             self._principles = law.principles_for("revise")
             self._ask.check(self._principles)
@@ -106,13 +107,20 @@ class GenerateRun(PromptRun[Revision]):
                 check_temperature(model, self.settings.sampling)
         self._ask.begins_replies = self.players["reviser"].can.prefill
         if self._acceptance is not None:
-            self._acceptance.judging.check()
+            self._acceptance.check()
         gate = self._asked_gate
-        if gate is not None and gate.protocol == "vote" and gate.threshold > SAID[YES]:
-            name = spec_of(self.players["critic"])
+        if gate is not None and gate.protocol == "vote":
+            self._check_words("--gate", gate.threshold, SAID[YES])
+        if self._screen is not None and self._yes_no("screen").protocol == "vote":
+            self._check_words("--screen-at", self._screen.least, MOST_IN_WORDS)
+
+    def _check_words(self, option: str, threshold: float, most: float) -> None:
+        """Raise UsageError for a threshold that no critic who answers in words can reach."""
+        if threshold > most:
+            name, least = spec_of(self.players["critic"]), math.floor(100 * most) / 100
             raise UsageError(
-                f"--gate {gate.threshold:g}: {name} gives no probabilities, and a word counts as {SAID[NO]} or "
-                f"{SAID[YES]}, so that no reply would be revised: name {SAID[YES]} or less"
+                f"{option} {threshold:g}: {name} gives no probabilities, and its words count as {least:g} at "
+                f"most, so that no reply would be revised: name {least:g} or less"
             )
 
     async def prepare(self, drivers: list[Driver]) -> None:

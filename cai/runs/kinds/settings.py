@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cai.constitution.files import load_constitution
 from cai.constitution.principles import Constitution
 from cai.engine.screen import SCREEN
 from cai.errors import UsageError
@@ -25,6 +26,7 @@ GATE = 0.5  # the threshold of the gate
 VERDICT = 1024  # tokens that a judge may write before it names a letter
 ANNOTATE = 100  # pairs to label by hand: fewer than 50 fit no temperature, and 100 to 500 certify a threshold
 OF_CRITIQUES = ("critic", "rounds", "gate", "draw", "screen_at", "accept", "accept_at")  # settings that only they need
+GATED = "harmless"  # the constitution whose gate the thresholds of named models were chosen for
 ALONE: Values = {"workers": None, "ray": None}  # of a run that one process plays
 Few = Annotated[int, Field(ge=1, le=1_000)]
 Share = Annotated[float, Field(ge=0.5, le=1.0)]
@@ -270,13 +272,14 @@ class LabelSettings(Divisible):
 def with_defaults(settings: GenerateSettings) -> GenerateSettings:
     """The settings, and where they leave open what the register says of a named local model, that.
 
-    The model must be writer, critic and reviser: the register knows nothing of others. Nor does it know other
-    templates, whose gate may be none, or ask another question.
+    The model must be writer, critic and reviser: the register knows nothing of others. Its threshold is that of the
+    gate of `harmless`; other constitutions and templates ask another question, or have none.
     """
     named = named_of(settings.model)
     if named is None or {settings.critic, settings.reviser} - {None, settings.model}:
         return settings
     is_open = {name for name in named.chain if name not in settings.model_fields_set or getattr(settings, name) is None}
-    if settings.templates not in (None, named.chain.get("templates")):
+    asks_other = load_constitution(settings.constitution).gate != load_constitution(GATED).gate
+    if asks_other or settings.templates not in (None, named.chain.get("templates")):
         is_open.discard("gate")
     return settings.model_copy(update={name: value for name, value in named.chain.items() if name in is_open})

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from cai.errors import CaiError, UsageError
 from cai.texts.wording import nearest, reason_of
@@ -35,9 +36,12 @@ TRACKERS: dict[str, Tracker] = {
 NOWHERE = "none"  # in place of a name: what transformers calls no tracker
 
 
-def check_trackers(names: str | Iterable[str] | None) -> None:
+def check_trackers(names: Any) -> None:
     """UsageError for a tracker that does not exist, whose package is not installed, or that is switched off."""
-    for name in (names,) if isinstance(names, str) else names or ():
+    listed = [names] if isinstance(names, str) else names or []
+    if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
+        raise UsageError(f"report_to is {names!r}: it must be the name of a tracker, or a list of names")
+    for name in listed:
         if name == NOWHERE:
             continue
         if name not in TRACKERS:

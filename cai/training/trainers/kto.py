@@ -8,7 +8,10 @@ from typing import Any
 from cai.errors import UsageError
 from cai.records import Object, Values
 from cai.training.setup.methods import METHODS
+from cai.training.setup.plan import Plan
 from cai.training.trainers.preferences import Preferences, Watched, theirs
+
+WEIGHTS = ("desirable_weight", "undesirable_weight")
 
 
 class MixedKTO(Watched):
@@ -25,10 +28,13 @@ class MixedKTO(Watched):
             raise UsageError(
                 "kto needs a batch size of 2 or more per device: its KL estimate pairs the rows of a batch"
             )
-        if args.desirable_weight == args.undesirable_weight == 1:
+        if args.desirable_weight is args.undesirable_weight is None:
             desirable = sum(train_dataset["label"])
             weights = kto_weights(desirable, len(train_dataset) - desirable)
             args.desirable_weight, args.undesirable_weight = weights
+        for name in WEIGHTS:
+            if getattr(args, name) is None:  # the other one was named
+                setattr(args, name, 1.0)
         if eval_dataset is not None:
             eval_dataset = _mixed(eval_dataset, args)
         self._divergence: Any = None  # of the step or evaluation; None: a batch is asked for alone
@@ -114,3 +120,6 @@ class Graded(Preferences):
     hooks = MixedKTO
     columns = ("completion_ids",)
     labels = dict.fromkeys(METHODS["kto"].losses, "label")
+
+    def arguments(self, plan: Plan) -> Values:
+        return super().arguments(plan) | dict.fromkeys(WEIGHTS)  # None: by the counts, unless the config names one

@@ -109,6 +109,18 @@ def test_a_reply_of_the_student_that_is_none_loses_the_pair_alone(
     assert len(pairs) == 1
 
 
+def test_a_prompt_that_the_student_s_server_refuses_loses_the_pair_alone(server: Habits, tmp_path: Path) -> None:
+    teacher = f"openai:large@{server.url('tiny')}"
+    error = {"error": {"message": "blocked", "code": "content_filter"}}
+    with serving({"small": Mode(about("dog", answer(error, status=400), says(WITHOUT)))}) as small:
+        student = f"openai:tiny@{small.url('small')}"
+        list(cai.generate(PROMPTS, "harmless", model=student, reviser=teacher, distill=True, out=tmp_path))
+    _, second = sorted(rows(tmp_path / "revisions.jsonl"), key=lambda row: row["position"])
+    assert (second["initial"], second["final"], second["problem"]) == ("", WITH, "content_filter")
+    assert [row["id"] for row in rows(tmp_path / "sft.jsonl")] == ["knife", "tea"]
+    assert [row["id"] for row in rows(tmp_path / "dpo.jsonl")] == ["knife"]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("critic", "local"), ("rounds", 2), ("gate", 0.5), ("draw", "screen"), ("accept", "local")],

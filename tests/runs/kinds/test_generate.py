@@ -134,9 +134,10 @@ def test_a_named_model_says_what_its_chains_are_like_unless_that_is_stated(
         ({"gate": 0.7}, 0.7),
         ({"gate": False}, None),
         ({"critic": "local"}, 0.5),
+        ({"constitution": "helpful"}, 0.5),  # which asks another question
     ],
 )
-def test_the_gate_of_a_named_model_is_for_its_own_templates(stated: dict[str, Any], gate: float | None) -> None:
+def test_the_gate_of_a_named_model_is_for_its_own_question(stated: dict[str, Any], gate: float | None) -> None:
     assert setup(model="local:qwen2.5-coder-1.5b", **stated).gate == gate
 
 
@@ -233,9 +234,24 @@ def test_a_gate_is_a_probability(gate: float) -> None:
 @pytest.mark.parametrize("model", ["anthropic:claude-sonnet-4-5", "openai:gpt-5"])
 def test_a_gate_that_would_let_every_word_pass_is_refused(model: str) -> None:
     told = refused(critic=model, gate=0.9)
-    assert "a word counts as 0.25 or 0.75, so that no reply would be revised" in told and model in told
+    assert "its words count as 0.75 at most, so that no reply would be revised" in told and model in told
     assert setup(critic=model, gate=0.75).gate == 0.75
     assert setup(model=model, critic="openai:gpt-4.1-mini", gate=0.9).gate == 0.9
+
+
+@pytest.mark.parametrize("model", ["anthropic:claude-sonnet-4-5", "openai:gpt-5"])
+@pytest.mark.parametrize(
+    ("given", "threshold", "most"),
+    [({"draw": "screen", "critic": "MODEL"}, "screen_at", 0.89), ({"accept": "MODEL"}, "accept_at", 0.83)],
+)
+def test_a_threshold_that_no_word_can_reach_is_refused(
+    model: str, given: dict[str, str], threshold: str, most: float
+) -> None:
+    asked = {name: value.replace("MODEL", model) for name, value in given.items()}
+    assert f"--{threshold.replace('_', '-')} 0.95: " in refused(**asked, **{threshold: 0.95})
+    setup(**asked, **{threshold: most})
+    certain = {name: value.replace("MODEL", "openai:gpt-4.1-mini") for name, value in given.items()}
+    setup(**certain, **{threshold: 0.95})
 
 
 def test_the_critic_answers_for_the_gate() -> None:

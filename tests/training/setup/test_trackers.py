@@ -101,9 +101,11 @@ def test_what_goes_wrong_in_a_tracker_is_told_in_a_line(base: Path, tmp_path: Pa
     failing = 'def log{}(*values, **more):\n    raise ConnectionError("no server\\nat that address")\n'
     with open(trackers / name / "__init__.py", "a") as file:
         file.write(failing.format("_metrics" if name == "mlflow" else ""))
-    flags = {"batch_size": 8, "samples": 0, "trl.report_to": name}
+    flags: dict[str, Any] = {"batch_size": 8, "samples": 0, "trl.report_to": name}
     with pytest.raises(CaiError, match=f"^{name}: no server at that address$"):
         train("sft", chats(16), model=str(base), out=tmp_path / "out", flags=flags)
+    del flags["trl.report_to"]  # which decides no weight, so the same folder goes on without it
+    assert train("sft", chats(16), model=str(base), out=tmp_path / "out", flags=flags).steps
 
 
 def test_errors_of_others_pass_as_they_are() -> None:
@@ -144,3 +146,9 @@ def test_a_name_that_is_no_tracker_is_refused(monkeypatch: pytest.MonkeyPatch, w
     monkeypatch.setattr("importlib.util.find_spec", lambda package: True)
     with pytest.raises(UsageError, match="no tracker is called"):
         check_trackers(wrong)
+
+
+@pytest.mark.parametrize("names", [True, 5, [["wandb"]], {"wandb": 1}])
+def test_what_names_no_tracker_is_refused(names: Any) -> None:
+    with pytest.raises(UsageError, match=r"report_to is .*: it must be the name of a tracker, or a list of names"):
+        check_trackers(names)

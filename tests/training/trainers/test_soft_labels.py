@@ -528,7 +528,8 @@ def replies(desirable: int, undesirable: int) -> datasets.Dataset:
 
 
 def kto(folder: Path, out: Path, rows: Any, **given: Any) -> Any:
-    settings = trl.KTOConfig(**common(out, **{"max_steps": 2} | given))
+    open_weights: dict[str, Any] = {"desirable_weight": None, "undesirable_weight": None}
+    settings = trl.KTOConfig(**common(out, **{"max_steps": 2} | open_weights | given))
     return with_hooks("trl:KTOTrainer", MixedKTO)(args=settings, train_dataset=rows, **parts(folder))
 
 
@@ -545,6 +546,8 @@ def test_kto_weighs_the_rarer_label_by_the_counts_and_mixes_the_rows(folder: Pat
 def test_weights_of_the_users_own_stay(folder: Path, tmp_path: Path) -> None:
     trainer = kto(folder, tmp_path, replies(4, 12), desirable_weight=2.0)
     assert (trainer.desirable_weight, trainer.undesirable_weight) == (2.0, 1.0)
+    alike = kto(folder, tmp_path, replies(4, 12), desirable_weight=1.0, undesirable_weight=1.0)
+    assert (alike.desirable_weight, alike.undesirable_weight) == (1.0, 1.0)
 
 
 def test_kto_is_refused_a_batch_of_one_and_rows_of_one_label(folder: Path, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_a_revision_is_shown_as_what_it_changed(made: Path) -> None:
     changed = [turn for turn in row["rounds"] if turn["changed"]]
     text = shown("generate", "tea")
     assert not changed or changed[0]["revision"] in text or "{+" in text
-    assert all(f"P(needs a change) {turn['p_revise']:.3f}" in text for turn in row["rounds"])
+    assert all(f"P(revise) {turn['p_revise']:.3f}" in text for turn in row["rounds"])
 
 
 @pytest.mark.parametrize(
