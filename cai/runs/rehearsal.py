@@ -24,6 +24,7 @@ from cai.records import BadPrompt, Completion, Item, Request, Role
 from cai.runs.batching import FLOWS
 from cai.runs.resume.answered import Answered
 from cai.runs.run import Run
+from cai.runs.settings import Divisible, RunSettings
 
 EVEN = math.log(0.5)
 UNLIKELY = -99.0
@@ -159,7 +160,7 @@ async def rehearse(run: Plannable, likely: Counts, most: Counts) -> Rehearsal:
         folders = {part.out: opened.enter_context(closing(Answered(part))) for part in parts}
         for part in parts:
             for counts, share in ((likely, TYPICAL_ANSWER), (most, 1.0)):
-                for _ in range(part.settings.workers or 1):  # each has its own store
+                for _ in range(_workers(part.settings)):  # each has its own store
                     drivers = _stand_ins(part, counts, share, set(), folders)
                     await part.prepare([*drivers])
             before += max(driver.waves for driver in drivers)
@@ -176,6 +177,13 @@ async def rehearse(run: Plannable, likely: Counts, most: Counts) -> Rehearsal:
             if 0 < part.asked_first < statuses["new"]:  # the others wait for what these show
                 waves[part.out] *= 2
     return Rehearsal(statuses, before + waves.total())
+
+
+def _workers(settings: RunSettings) -> int:
+    """How many processes play a run."""
+    if not isinstance(settings, Divisible):
+        return 1
+    return settings.workers or 1
 
 
 async def _rehearse(

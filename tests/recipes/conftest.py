@@ -17,7 +17,7 @@ from cai.recipes.reading import read_recipe
 from cai.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
-    from recipes.bench import Bench
+    from recipe_runs import Bench
 
 known: Callable[[], Mapping[str, Command]] = cache(commands)
 Read = Callable[..., Recipe]
@@ -44,6 +44,6 @@ def server() -> Iterator[Stub]:
 @pytest.fixture
 def bench(tmp_path: Path, server: Stub) -> Bench:
     """A recipe in a folder, and what it runs."""
-    from recipes.bench import Bench
+    from recipe_runs import Bench
 
     return Bench(tmp_path, server)

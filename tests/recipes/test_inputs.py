@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recipes.bench import PROMPTS, RECIPE, Bench
+from recipe_runs import PROMPTS, RECIPE, Bench
 from recipes.conftest import known
 
 from cai.errors import RunError, UsageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from recipes.bench import PROMPTS, Bench
+from recipe_runs import PROMPTS, Bench
 from recipes.conftest import known
 
 from cai.errors import RunError

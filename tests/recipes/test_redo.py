@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from recipes.bench import PROMPTS, RECIPE, Bench
+from recipe_runs import PROMPTS, RECIPE, Bench
 from recipes.conftest import known
 
 from cai.errors import CaiError

@@ -138,6 +138,14 @@ def test_the_baseline_is_asked_once_and_a_reply_that_stands_is_not_asked_about_a
     assert questions(server) == again
 
 
+def test_a_plan_counts_the_baseline_once_for_each_worker(server: Habits, tmp_path: Path) -> None:
+    calls = [
+        estimate(run(server, tmp_path / f"out-{workers}", ["fine", "unkind"], rounds=1, workers=workers)).most_calls
+        for workers in (None, 1, 8)
+    ]
+    assert calls[0] == calls[1] and (calls[2] or 0) - (calls[0] or 0) == 7 * len(ordinary()) * 6
+
+
 @pytest.mark.parametrize("threshold", [0.6, 0.5])
 def test_rows_do_not_depend_on_concurrency_or_on_where_a_run_was_stopped(
     server: Habits, tmp_path: Path, threshold: float
