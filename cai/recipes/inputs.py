@@ -14,6 +14,8 @@ from cai.sources.files import path_of
 # What may stand before a path: the weight of a reward, and the kind of a model or `judge`.
 KIND = re.compile(r"((?:[\d.e-]+:)?(?:(?:local|hf|recorded|reward|guard|vllm|sglang|judge):)?)(.*)", re.DOTALL)
 
+HUB = "hf:"  # a folder of a model, or the name of a dataset of the hub, whatever else lies there under that name
+
 
 def placed(text: str, base: Path) -> str:
     """A text with the place of the file or folder that it names; any other text as it is.
@@ -29,9 +31,10 @@ def _named(text: str, base: Path) -> tuple[str, Path | None]:
     kind = KIND.fullmatch(text)
     assert kind is not None
     for before, name in (("", text), kind.groups()):
-        if name and _is_there(base / path_of(name)):
+        is_meant = _is_model if before.endswith(HUB) else _is_there
+        if name and is_meant(base / path_of(name)):
             return before, base / path_of(name)
-        if name and base.absolute() != Path.cwd() and _is_there(path_of(name)):
+        if name and base.absolute() != Path.cwd() and is_meant(path_of(name)):
             raise UsageError(
                 f"{name} is where you typed this, and not in {base}: paths of a recipe are seen from its folder; "
                 f"name {path_of(name).absolute()}, or move it there"
@@ -45,6 +48,11 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # longer than a name may be
         return False
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a path is a folder that holds a model."""
+    return any(_is_there(path / name) for name in ("config.json", "adapter_config.json"))
 
 
 def inputs_of(job: Job, base: Path) -> dict[str, str]:

@@ -41,7 +41,7 @@ def test_a_setting_that_names_no_file_is_no_path(bench: Bench) -> None:
     assert shown == {"screen"} and words[words.index("--constitution") + 1] == str(bench.folder / "screen")
 
 
-@pytest.mark.parametrize("before", ["", "recorded:", "reward:", "local:", "hf:", "0.5:reward:", "judge:", "guard:"])
+@pytest.mark.parametrize("before", ["", "recorded:", "reward:", "local:", "0.5:reward:", "judge:", "guard:"])
 def test_a_path_is_seen_from_the_folder_of_the_recipe_behind_a_kind_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
@@ -56,6 +56,16 @@ def test_a_path_is_seen_from_the_folder_of_the_recipe_behind_a_kind_too(
     with pytest.raises(UsageError, match=r"b\.jsonl is where you typed this, and not in .*base: paths of a recipe are"):
         placed(f"{before}b.jsonl", base)
     assert placed(f"{before}{here / 'b.jsonl'}", base) == f"{before}{here / 'b.jsonl'}"
+
+
+def test_a_dataset_of_the_hub_is_no_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "org")
+    assert placed("hf:org/name", tmp_path) == "hf:org/name" and placed("hf:name", tmp_path) == "hf:name"
+    (tmp_path / "org" / "name" / "config.json").touch()
+    assert placed("hf:org/name", tmp_path) == f"hf:{tmp_path / 'org' / 'name'}"
+    with pytest.raises(UsageError, match="name is where you typed this"):
+        placed("hf:name", tmp_path)
 
 
 def test_a_run_elsewhere_that_has_grown_is_read_again(bench: Bench) -> None:
