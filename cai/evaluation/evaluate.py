@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from cai.errors import ModelStopped
-from cai.evaluation.arena.figures import Evaluation
+import orjson
+
+from cai.disk.reading import exists, read_object
+from cai.disk.writing import write_atomically
+from cai.errors import ModelStopped, RunError, UsageError
+from cai.evaluation.arena.figures import FILE, Evaluation
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.bench import quietly
 from cai.evaluation.run import EvaluateRun
@@ -40,9 +46,31 @@ def play_evaluation(run: EvaluateRun, play: Callable[[Run[Any]], None]) -> Evalu
     with run.unmade_if_refused():
         try:
             for part in run.sessions():
-                play(part)
+                with marked_unfinished(run.out):
+                    play(part)
         except ModelStopped as error:
             if not run.has_begun():
                 raise
             run.stopped = str(error)
         return run.evaluation()
+
+
+@contextmanager
+def marked_unfinished(folder: Path) -> Iterator[None]:
+    """Say in the evaluation.json of an earlier session that its figures are about to be old.
+
+    It is put back if the run is refused, and so changes nothing.
+    """
+    path = folder / FILE
+    if not exists(path):
+        yield
+        return
+    before = path.read_bytes()
+    content = read_object(path)
+    content["stopped"] = content.get("stopped") or "it was begun again since, and these figures are of before"
+    write_atomically(path, orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+    try:
+        yield
+    except (UsageError, RunError):
+        write_atomically(path, before)
+        raise

@@ -22,6 +22,7 @@ from cai.errors import CaiError, UsageError
 from cai.evaluation.arena.figures import Evaluation, Figure, Line, Result
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.bounds import check_bounds, read_bounds
+from cai.evaluation.evaluate import marked_unfinished
 from cai.evaluation.run import EvaluateRun
 from cai.folder.journal.store import read_calls
 from cai.runs.plan import estimate
@@ -74,6 +75,20 @@ def test_the_same_evaluation_again_asks_nothing_and_says_the_same(ask: Ask, tmp_
     again = ask("openai:one", n=2)
     assert calls == [keys_of(tmp_path / "out" / name) for name in ("replies", "labels")]
     assert again.results == first.results and again.usage == first.usage
+
+
+def test_figures_of_before_say_so_while_they_are_made_again(ask: Ask, tmp_path: Path) -> None:
+    ask("openai:one")
+    path = tmp_path / "out" / "evaluation.json"
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt), marked_unfinished(tmp_path / "out"):
+        assert "figures are of before" in json.loads(path.read_bytes())["stopped"]
+        raise KeyboardInterrupt
+    assert json.loads(path.read_bytes())["stopped"]
+    path.write_bytes(before)
+    with pytest.raises(UsageError), marked_unfinished(tmp_path / "out"):
+        raise UsageError("refused")
+    assert path.read_bytes() == before
 
 
 def test_rows_are_the_same_at_concurrency_1_and_64(ask: Ask) -> None:

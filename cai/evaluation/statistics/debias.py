@@ -54,6 +54,26 @@ def debiased(gold: Sequence[tuple[float, float]], rest: Sequence[float]) -> Debi
     return Debiased(corrected, judge, bias, weight)
 
 
+def with_ties(estimate: Estimate, others: int, ties: int) -> Estimate:
+    """The mean over all prompts if on `ties` of them nothing differs, so that people and judge say ½.
+
+    estimate: of the `others`. Which prompts are ties is a draw, too: with w the share of the others, the variance of
+    w·theta + (1 - w)/2 is w²·var(theta) + (theta - ½)²·w·(1 - w)/n (the delta method).
+    """
+    if not ties or estimate.value is None:
+        return estimate
+    n = others + ties
+    share = others / n
+    value = share * estimate.value + (1 - share) / 2
+    ends: list[float | None] = [None, None]
+    for place, end in enumerate((estimate.low, estimate.high)):
+        if end is not None:
+            drawn = t_quantile(max(1, n - 1)) ** 2 * (estimate.value - 0.5) ** 2 * share * (1 - share) / n
+            half = math.sqrt((share * (end - estimate.value)) ** 2 + drawn)
+            ends[place] = max(0.0, value - half) if place == 0 else min(1.0, value + half)
+    return estimate._replace(value=value, low=ends[0], high=ends[1], n=estimate.n + ties)
+
+
 def _combined(people: Sequence[float], judged: Sequence[float], rest: Sequence[float]) -> tuple[Estimate, float] | None:
     """The estimate and its lambda; None if the judge has nothing to add to the gold prompts."""
     m, n = len(people), len(rest)

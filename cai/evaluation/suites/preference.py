@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -21,15 +22,16 @@ from cai.evaluation.statistics import stopping
 from cai.evaluation.suites import verdicts
 from cai.folder.identity import identity_hash
 from cai.folder.info import find_info
-from cai.folder.lines import DROPPED
+from cai.folder.lines import DROPPED, read_rows
 from cai.judge.gold import random_order
 from cai.models import open_models
-from cai.records import Candidate, Candidates, Contest, Place
+from cai.records import Candidate, Candidates, Contest, Drop, Place
 from cai.runs.kinds.calibration import check_human_labels
 from cai.runs.kinds.label import LabelRun
 from cai.runs.kinds.sample import SampleRun
 from cai.runs.kinds.settings import VERDICT, LabelSettings, SampleSettings
 from cai.runs.run import Run
+from cai.texts.likeness import identical
 from cai.texts.wording import counted
 
 FIRST = 32  # prompts before the first look whether it is decided
@@ -39,6 +41,11 @@ NOT_ASKED = {  # why records of the source were not asked, for people to read
     "duplicate_prompt": "prompt occurs a second time and is not asked again",
 }
 LABELLED = 1_000  # pairs that are written down for people to label
+
+
+def dropped_in(folder: Path) -> set[int]:
+    """The positions of what a run has dropped."""
+    return {drop.position for drop in read_rows(folder / DROPPED, Drop)}
 
 
 class Preference(Suite):
@@ -155,7 +162,8 @@ class Preference(Suite):
         others = range(1, len(names))
         details: dict[str, Any] = {"pairs": {names[one]: verdicts.counts_of(outcomes, one, 0) for one in others}}
         if settings.stop_when_decided:
-            lines = [verdicts.decided_line(names[one], outcomes, one, self.alpha) for one in others]
+            in_order = self._in_order()
+            lines = [verdicts.decided_line(names[one], in_order, one, self.alpha) for one in others]
         else:
             lines = [verdicts.win_line(names[one], outcomes, one) for one in others]
         compared = max((line.figure.n for line in lines), default=0)
@@ -191,14 +199,36 @@ class Preference(Suite):
         """The chance of a false stop for each model, so that for all together it is at most 5 %."""
         return stopping.ALPHA / (len(self.contestants) - 1)
 
+    def _in_order(self) -> list[Outcome]:
+        """The outcomes of the prompts before the first one that waits for a reply or a label.
+
+        Prompts that merely finish first are not a random sample.
+        """
+        folder = self.arena.out
+        answered = {row.position for row, _ in self.arena.replies()} | dropped_in(folder / REPLIES)
+        end = next(position for position in itertools.count() if position not in answered)
+        pairs = self._pairs()
+        gone = dropped_in(folder / "labels")
+        for (position, _), outcome in zip(pairs, self.outcomes(), strict=True):
+            if not outcome.judged and position not in gone:
+                end = min(end, outcome.prompt)
+        return [outcome for outcome in self.outcomes() if outcome.prompt < end]
+
     def _is_decided(self) -> bool:
-        outcomes = self.outcomes()
+        outcomes = self._in_order()
         others = range(1, len(self.contestants))
         return all(verdicts.decision_of(outcomes, one, self.alpha) is not None for one in others)
 
     def _corrected(self, outcomes: list[Outcome], path: str | Path) -> tuple[list[Line], dict[str, float | None]]:
         """The win rates without the judge's bias, and the bias of each; the judge's accuracy is then that on gold."""
-        gold = read_gold(path, {outcome.key: outcome.a for outcome in outcomes}, self.arena.settings.seed)
+        differing = [outcome for outcome in outcomes if not outcome.same]
+        replies = {outcome.key: outcome.a for outcome in differing}
+        people = read_gold(path, replies, self.arena.settings.seed)
+        gold = {}
+        for outcome in differing:  # of two models that say the same, a pair can be there both ways round
+            if outcome.key in people:
+                truth = people[outcome.key]
+                gold[outcome.key, outcome.a] = truth if outcome.a == replies[outcome.key] else 1 - truth
         accuracy = verdicts.accuracy_on(outcomes, gold)
         if accuracy is not None and self.evaluator is not None:
             self.evaluator = self.evaluator.model_copy(update={"accuracy": accuracy, "source": str(path)})
@@ -233,7 +263,8 @@ class Preference(Suite):
 
     def _write_to_label(self) -> None:
         """Write the first pairs of the random order for people to label, without saying who wrote what."""
-        contests = {item.key: item for _, item in self._pairs() if isinstance(item, Contest)}
+        items = [item for _, item in self._pairs() if isinstance(item, Contest)]
+        contests = {item.key: item for item in items if not identical(str(item.a), str(item.b))}
         order = random_order(contests, self.arena.settings.seed)[:LABELLED]
         lines = []
         for key in order:

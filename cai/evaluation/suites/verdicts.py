@@ -74,6 +74,8 @@ def differences(names: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[L
             yield line_of(names[later], measure, "share", estimate)
 
 
+Gold = Mapping[tuple[str, str], float]  # by pair and a reply of it, whether people find that reply better: 1, 0, or ½
+
 # Stopping early
 
 
@@ -112,40 +114,58 @@ def decided_line(model: str, outcomes: Sequence[Outcome], contestant: int, alpha
 # Without the judge's bias, and at equal length
 
 
-def corrected_line(
-    model: str, outcomes: Sequence[Outcome], contestant: int, gold: Mapping[str, float]
-) -> tuple[Line, float | None]:
-    """The win rate that people would give, and the judge's bias in it; gold: by pair, whether `first` is better."""
+def corrected_line(model: str, outcomes: Sequence[Outcome], contestant: int, gold: Gold) -> tuple[Line, float | None]:
+    """The win rate that people would give, and the judge's bias in it.
+
+    Pairs of the same text are ½ to people and judge alike, so the bias is taken out of the others alone.
+    """
     people: dict[int, list[float]] = {}
     judged: dict[int, list[float]] = {}
+    differ: set[int] = set()  # prompts with a pair that is not of the same text
     for outcome in outcomes:
-        if outcome.won is not None and outcome.key in gold and (outcome.first, outcome.second) == (0, contestant):
-            people.setdefault(outcome.prompt, []).append(1 - gold[outcome.key])
+        if outcome.won is None or outcome.same or (outcome.first, outcome.second) != (0, contestant):
+            continue
+        differ.add(outcome.prompt)
+        truth = gold.get((outcome.key, outcome.a))
+        if truth is not None:
+            people.setdefault(outcome.prompt, []).append(1 - truth)
             judged.setdefault(outcome.prompt, []).append(1 - outcome.won)
     won = by_prompt(outcomes, contestant, 0)
     means = winrate.prompt_means(won)
+    for outcome in outcomes:
+        if outcome.same and outcome.prompt in people and (outcome.first, outcome.second) == (0, contestant):
+            people[outcome.prompt].append(0.5)
+            judged[outcome.prompt].append(0.5)
     pairs = [(fmean(people[prompt]), fmean(judged[prompt])) for prompt in people]
-    debiased = debias.debiased(pairs, [mean for prompt, mean in means.items() if prompt not in people])
-    by_judge, by_people = winrate.win_rate(won).value, debiased.corrected.value
+    rest = [mean for prompt, mean in means.items() if prompt in differ and prompt not in people]
+    debiased = debias.debiased(pairs, rest)
+    corrected = debias.with_ties(debiased.corrected, len(differ), len(means) - len(differ))
+    by_judge, by_people = winrate.win_rate(won).value, corrected.value
     words, bias = "bias of the judge not known", None
     if by_judge is not None and by_people is not None:  # what is between the two figures, whichever pairs have labels
         bias = by_judge - by_people
         words = f"bias of the judge {100 * bias:+.1f} points"
     note = f"{words}; {counted(len(pairs), 'prompt')} with human labels, weight of the judge {debiased.weight:.2f}"
-    return against_half(model, f"{WIN_RATE}, corrected by people", debiased.corrected, note), bias
+    return against_half(model, f"{WIN_RATE}, corrected by people", corrected, note), bias
 
 
-def accuracy_on(outcomes: Sequence[Outcome], gold: Mapping[str, float]) -> Figure | None:
-    """How often the judge agrees with people on the pairs that they labelled; None if it judged none of them."""
-    credits = [
-        credit(outcome.won, gold[outcome.key])
-        for outcome in outcomes
-        if outcome.key in gold and outcome.won is not None and not outcome.same
-    ]
+def accuracy_on(outcomes: Sequence[Outcome], gold: Gold) -> Figure | None:
+    """How often the judge agrees with people on the pairs that they labelled; None if it judged none of them.
+
+    The interval is over prompts, whose pairs are not independent of each other.
+    """
+    credits: dict[int, list[float]] = {}
+    for outcome in outcomes:
+        truth = gold.get((outcome.key, outcome.a))
+        if truth is not None and outcome.won is not None and not outcome.same:
+            credits.setdefault(outcome.prompt, []).append(credit(outcome.won, truth))
     if not credits:
         return None
-    low, high = wilson(math.fsum(credits), len(credits))
-    return Figure(value=fmean(credits), low=low, high=high, n=len(credits))
+    if all(len(of_prompt) == 1 for of_prompt in credits.values()):
+        low, high = wilson(math.fsum(each for [each] in credits.values()), len(credits))
+        return Figure(value=fmean(each for [each] in credits.values()), low=low, high=high, n=len(credits))
+    estimate = winrate.win_rate(credits)
+    return Figure(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
 
 
 def length_line(model: str, outcomes: Sequence[Outcome], contestant: int) -> Line:
