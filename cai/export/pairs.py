@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from cai.engine.letters import probability
 from cai.errors import UsageError
 from cai.export.options import MIN_CONFIDENCE, ExportOptions
 from cai.judge.certify import Calibration, threshold
@@ -39,14 +40,16 @@ Reason = tuple[str, str]  # why something is left out: a name, and the same in w
 class Filters:
     """What a pair must be like to be kept.
 
-    min_confidence: in [0.5, 1], on the scale of `confidence`. temperature: as fitted on human labels; None: not
-    calibrated. max_length_ratio: in characters, at least 1; None: any. order_flip: drop pairs whose votes flip with
-    the order. benign: `prompt_hash` of prompts not to be refused. hygiene: look for faults. asked: see `off_task`.
+    min_confidence: in [0.5, 1], on the scale of `confidence`. certified: the same before the temperature, by which it
+    is decided if it is known. temperature: as fitted on human labels; None: not calibrated. max_length_ratio: in
+    characters, at least 1; None: any. order_flip: drop pairs whose votes flip with the order. benign: `prompt_hash` of
+    prompts not to be refused. hygiene: look for faults. asked: see `off_task`.
     """
 
     min_confidence: float = MIN_CONFIDENCE
     temperature: float | None = None
     max_length_ratio: float | None = None
+    certified: float | None = None
     order_flip: bool = False
     benign: frozenset[str] = frozenset()
     hygiene: bool = True
@@ -59,11 +62,12 @@ def filters_of(options: ExportOptions, calibration: Calibration | None) -> Filte
     Raises UsageError if the agreement is not certified, or --benign cannot be read.
     """
     least = options.min_confidence or MIN_CONFIDENCE
-    temperature = None
+    temperature = certified = None
     if calibration is not None:
         temperature = calibration.temperature
         if options.agreement is not None:
-            least = threshold(calibration, options.agreement).calibrated
+            at = threshold(calibration, options.agreement)
+            least, certified = at.calibrated, at.confidence
     elif options.agreement is not None:
         raise UsageError("--agreement needs --calibration FILE, which cai judge calibrate makes of human labels")
     benign = set()
@@ -75,6 +79,7 @@ def filters_of(options: ExportOptions, calibration: Calibration | None) -> Filte
             benign.add(prompt_hash(prompt.messages))
     return Filters(
         min_confidence=least,
+        certified=certified,
         temperature=temperature,
         max_length_ratio=options.max_length_ratio,
         order_flip=options.order_flip,
@@ -148,8 +153,19 @@ def checks(row: Row, filters: Filters) -> Iterator[Reason]:
     p = confidence(row, filters)
     if p <= 0.5:
         yield "low_confidence", "the judge is at exactly one half"
-    elif p < least:
+    elif _is_below(row["z"], p, filters):
         yield "low_confidence", f"{p:.3f} is below {least:g}"
+
+
+def _is_below(z: float, p: float, filters: Filters) -> bool:
+    """Whether a label is less sure than it must be.
+
+    A certified threshold is the confidence of a gold pair, and others may have the same: these are compared before the
+    temperature, by which they would be told apart in the last digit.
+    """
+    if filters.certified is None:
+        return p < filters.min_confidence
+    return probability(abs(z)) < filters.certified
 
 
 # What the texts of a pair show

@@ -68,12 +68,16 @@ def cancel_batches(run: Path, base_url: str | None) -> BatchList:
     _check(run)
     with closing(take_lock(run / LOCK)), closing(Store(run, read_only=True)) as store:
         under_way = [batch for batch in _journal(store).batches() if batch.state == OPEN and batch.name]
-        asyncio.run(_cancel(under_way, base_url))
-        return _list(run, store).model_copy(update={"cancelled": len(under_way)})
+        cancelled = asyncio.run(_cancel(under_way, base_url))
+        return _list(run, store).model_copy(update={"cancelled": cancelled})
 
 
-async def _cancel(batches: list[Batch], base_url: str | None) -> None:
-    """Ask where each batch is: at the address in its model's name with the key of that host, else at `base_url`."""
+async def _cancel(batches: list[Batch], base_url: str | None) -> int:
+    """End batches early; how many were not over already.
+
+    Each is asked for at the address in its model's name with the key of that host, else at `base_url`.
+    """
+    cancelled = 0
     for spec in dict.fromkeys(batch.model for batch in batches):
         connection = Connection(None if has_address(spec) else base_url)
         model = open_model(spec, connection)
@@ -84,10 +88,11 @@ async def _cancel(batches: list[Batch], base_url: str | None) -> None:
         try:
             for batch in batches:
                 if batch.model == spec and batch.name is not None:
-                    await service.cancel(batch.name)
+                    cancelled += await service.cancel(batch.name)
         finally:
             await service.close()
             await model.close()
+    return cancelled
 
 
 def _check(run: Path) -> None:

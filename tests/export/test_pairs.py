@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from label_cuts import BINDING
 from pair_labels import LEAK, MIXED, PLAIN, REFUSED, A, B, filters, label, swapped, unit, vote
 
+from cai.engine.letters import probability
 from cai.errors import UsageError
+from cai.export.options import ExportOptions
 from cai.export.pairings import extra_pass
 from cai.export.pairs import (
     FAULTS_OF_TEXTS,
@@ -21,6 +24,7 @@ from cai.export.pairs import (
     checks,
     confidence,
     fault_of_texts,
+    filters_of,
     flipped,
     margin,
     p_a,
@@ -29,6 +33,8 @@ from cai.export.pairs import (
     sides,
 )
 from cai.export.preferences import reasons
+from cai.judge.certify import Binding, Calibration, certify_all
+from cai.judge.metrics import log_odds
 from cai.records import Label
 from cai.sources.conversations import prompt_hash
 from cai.texts import hygiene, likeness, off_task, refusal_sentences, refusal_words, refusals, thoughts
@@ -227,3 +233,28 @@ def test_a_pairing_that_does_not_fit_the_labels_is_refused() -> None:
 def test_a_pair_waits_for_the_samples_beyond_the_first() -> None:
     [row] = unit((0, 4, 1.0))
     assert [extra_pass(row, n) for n in (None, 2, 4, 5, 9)] == [0, 3, 1, 0, 0]
+
+
+# What a vote in words gives, so that many labels have one confidence
+VOTES = [
+    log_odds((won + 0.5) / (n + 1)) / principles for principles in (1, 3) for n in (2, 4, 6) for won in range(n + 1)
+]
+
+
+@given(st.floats(0.05, 100), st.integers(0, len(VOTES) - 1))
+def test_all_labels_that_were_certified_are_kept(temperature: float, place: int) -> None:
+    """The gold pairs are those of one confidence, 70 of them, and people agree with all."""
+    z = abs(VOTES[place]) or 1.0
+    ps = [probability(z)] * 70
+    at = certify_all(ps, [1.0] * 70, temperature, targets=(0.85,))["0.85"]
+    assert at is not None and at.coverage == 1.0
+    made = Calibration(
+        binding=Binding.model_validate(BINDING), n=70, temperature=temperature, delta=0.1, thresholds={"0.85": at},
+        before=None, after=None,
+    )  # fmt: skip
+    asked = filters_of(ExportOptions(agreement=0.85), made)
+    for row in (label(z), label(-z)):
+        assert "low_confidence" not in [name for name, _ in checks(row, asked)]
+    less = label(z - 1e-6)
+    if confidence(less, asked) > 0.5:
+        assert "low_confidence" in [name for name, _ in checks(less, asked)]

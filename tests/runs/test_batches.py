@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from batched import KINDS, PROMPTS, PROVIDERS, SDKS, Server, batch_server, cuts, generated, hurry, killed
+from habits import Mode, answer, serving
 from kept import call_keys
 
 import cai
@@ -254,6 +255,29 @@ def test_a_file_that_the_provider_refuses_ends_the_run_and_says_why(
         generated(server, tmp_path / "run", batch=True)
     generated(server, tmp_path / "run")
     assert cuts(tmp_path / "run") == online["openai"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 413])
+def test_a_server_that_takes_no_files_ends_the_run_and_says_so(tmp_path: Path, status: int) -> None:
+    refused = answer({"error": {"message": "no such thing"}}, status)
+    with serving({"none": Mode(refused)}) as habits:
+        spec = f"openai:m@{habits.url('none')}"
+        with pytest.raises(ModelStopped, match=r"the server refused a batch .*: leave out --batch"):
+            list(cai.sample(PROMPTS, spec, n=1, out=tmp_path / "run", batch=True))
+    assert not (tmp_path / "run" / "dropped.jsonl").exists()
+
+
+def test_shards_in_batches_share_a_prompt_that_is_there_twice_as_online(server: Server, tmp_path: Path) -> None:
+    prompts = [{"id": str(n), "prompt": text} for n, text in enumerate(["one", "dup", "dup", "two", "three", "four"])]
+    kept = {}
+    for batch in (False, True):
+        out = tmp_path / f"batch-{batch}"
+        for shard in ("0/2", "1/2"):
+            base = server.base("openai")
+            list(cai.sample(prompts, "openai:m", n=1, base_url=base, shard=shard, out=out, batch=batch))
+        files = sorted((out / "shards").glob("*/candidates.jsonl"))
+        kept[batch] = [sorted(json.loads(line)["id"] for line in file.read_bytes().splitlines()) for file in files]
+    assert kept[True] == kept[False] == [["0", "4"], ["1", "3", "5"]]
 
 
 def test_batches_that_are_under_way_are_not_paid_again_online(

@@ -79,6 +79,7 @@ class Crowd(Generic[R]):
                 return
             if not self.passes(item):
                 self._begin(self.play(item))
+                await asyncio.sleep(0)  # it takes its names before a later item of another shard does
 
     async def _change(self) -> None:
         self._news.clear()

@@ -150,7 +150,8 @@ class Follower:
                 return standing
             if time.time() >= deadline and not course.is_cancelled:
                 course.is_cancelled = True
-                await self._patiently(lambda: self._service.cancel(name))
+                with suppress(CallRejected, ModelStopped):  # it goes on, then, until it is over
+                    await self._patiently(lambda: self._service.cancel(name))
             self._desk.tally.waiting = (
                 f"wave {batch.wave}: batch of {counted(batch.calls, 'call')}, {standing.done:,} done"
             )

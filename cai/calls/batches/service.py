@@ -83,8 +83,8 @@ class BatchService(Protocol):
     def items(self, name: str, standing: Standing) -> AsyncGenerator[tuple[str, Item | None]]:
         """The results by the names of their lines, in any order; None: the call was not answered."""
 
-    async def cancel(self, name: str) -> None:
-        """Have a batch end early; what is answered until then stays."""
+    async def cancel(self, name: str) -> bool:
+        """Have a batch end early; what is answered until then stays. False: it was over already."""
 
     async def delete(self, batch: Batch, standing: Standing) -> None:
         """Delete the files of a batch whose results are kept."""

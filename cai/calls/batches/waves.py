@@ -17,7 +17,7 @@ from cai.calls.batches.service import BatchService, Instead, Item
 from cai.calls.batches.spool import FOLDER, Spool
 from cai.calls.live import Live, Parked
 from cai.calls.prices import Tally
-from cai.errors import ModelBusy, ModelError, ModelFault
+from cai.errors import CallRejected, ModelBusy, ModelError, ModelFault, ModelStopped
 from cai.folder.journal.batches import COLLECTED, OPEN, Batch, BatchJournal
 from cai.folder.journal.store import Store
 from cai.records import Completion, Values
@@ -165,7 +165,9 @@ class Batches(Desk):
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None:
+        if isinstance(error, CallRejected):  # it is not about a call, so none of those that wait can go on
+            self.stop(ModelStopped(f"the server refused a batch ({error}): leave out --batch to ask call by call"))
+        elif error is not None:
             self.stop(error)
         elif batch.id in self._wanted:  # somebody came when it was just over
             self.flush()

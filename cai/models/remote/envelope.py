@@ -239,6 +239,9 @@ def tokens_in(body: Object) -> Values:
     usage = known(body.get("usage"))
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     tokens = {"input_tokens": _tokens(usage, INPUT), "output_tokens": _tokens(usage, OUTPUT)}
+    total, spoken = count(usage.get("total_tokens")), tokens["output_tokens"]
+    if None not in (total, spoken, tokens["input_tokens"]):  # xAI and Gemini count thoughts in the total alone
+        tokens["output_tokens"] = max(spoken or 0, (total or 0) - (tokens["input_tokens"] or 0))
     cached = _tokens(known(details) or usage, CACHED)
     if cached is not None and cached <= (tokens["input_tokens"] or 0):
         tokens["cached_tokens"] = cached

@@ -21,6 +21,7 @@ from cai.records import Abilities, Completion, Values
 # OpenAI's reasoning models: temperature is fixed at 1, and they take neither stop strings nor logprobs.
 REASONING = re.compile(r"(o\d+|gpt-([5-9]|\d\d)(?!\S*chat))(?![a-z])", re.IGNORECASE)
 ROUTED = re.compile(r"(openai|azure)/", re.IGNORECASE)  # as routers begin the names of OpenAI's models
+CRITICS = ("gate", "screen")  # who is asked Yes or No, whatever tokens are listed for a judge on the same model
 MOST_LISTED = 128  # tokens that vLLM 0.33 lists by name; more are refused
 # What tokens of a letter may begin with; the last token of each such text is one that stands for the letter.
 BEFORE = ("", " ", "\n", '"', "(", "*", "**", "[")
@@ -91,7 +92,7 @@ class OpenAIModel(HostedModel):
             body |= {"prompt": f"{request.text}{request.prefill}", "max_tokens": call.max_tokens}
             if count:
                 body["logprobs"] = count
-        if count and request.max_tokens == 1 and self._listed:
+        if count and request.max_tokens == 1 and self._listed and request.role not in CRITICS:
             body["logprob_token_ids"] = self._listed
         if self.can.temperature is not None:
             body["temperature"] = call.temperature

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, ClassVar
 
 import orjson
 from yarl import URL
 
 from cai.calls.batches.service import Item, Standing
-from cai.errors import CallRejected, ModelError, ModelStopped
+from cai.errors import CallRejected, ModelError
 from cai.models.remote.anthropic import AnthropicModel
 from cai.models.remote.batch.sdk import open_client
 from cai.models.remote.failures import loads, read_error
@@ -75,10 +75,15 @@ class Wire:
         except Gone:
             return Standing(is_over=True)
 
-    async def cancel(self, name: str) -> None:
-        """Have a batch end early; one that is over already is left alone."""
-        with suppress(CallRejected, ModelStopped):
+    async def cancel(self, name: str) -> bool:
+        """Have a batch end early; False: it was over already. Raises ModelError if the provider refuses."""
+        try:
             await self.json(self.batches.cancel(name))
+        except CallRejected:
+            if not (await self.look(name)).is_over:
+                raise
+            return False
+        return True
 
     async def listed(self, kind: Any, **query: str) -> AsyncIterator[Values]:
         """What a list holds, the newest first, page by page."""
