@@ -151,9 +151,8 @@ def _row(line: int, record: Any) -> _Row:
         return _of_label(line, _label(record))
     z, missed = _log_odds(record)
     human = _human(record)
-    key = record.get("prompt_id", record.get("id"))
-    if key is None:
-        key = line
+    named = (record.get(name) for name in ("prompt_id", "prompt", "id"))
+    key = next((value for value in named if not _is_empty(value)), line)
     guesses = trivial_guesses(_texts(record))
     return _Row(
         line,
@@ -200,11 +199,16 @@ def _short(value: Any) -> str:
     return repr(value)
 
 
+def _is_empty(value: Any) -> bool:
+    """Whether a value is none, as an empty cell of a table is."""
+    return missing(value) or (isinstance(value, str) and not value.strip())
+
+
 def _log_odds(record: Object) -> tuple[float | None, float | None]:
     """The log odds, None for a vote that is missing, and by how much two probabilities miss 1; None: there is one."""
     name = _only(PROBABILITIES, record, "probability that the first reply is better")
     value = record[name]
-    if missing(value):
+    if _is_empty(value):
         return None, None
     if not isinstance(value, list | tuple):
         return log_odds(_probability(value, name)), None

@@ -279,6 +279,8 @@ def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
 def test_rows_without_a_vote_or_a_human_label_are_counted() -> None:
     result = read(plain(human="a"), plain(human=None), plain(human=""), {"p_a": None, "human": "b"})
     assert (result.metrics.n, result.unlabelled, result.invalid) == (1, 2, 1)
+    result = read(plain(human="a"), {"p_a": "", "human": "b"}, {"p_a": float("nan"), "human": "b"})  # empty cells
+    assert (result.metrics.n, result.invalid) == (1, 2)
     result = read(label(0, 1.0, "a"), label(1, None, "a"), label(2, 1.0, None))
     assert (result.metrics.n, result.unlabelled, result.invalid) == (1, 1, 1)
 
@@ -382,6 +384,26 @@ def test_pairs_of_one_prompt_are_held_out_together() -> None:
     assert result.calibration.before is result.calibration.after is None
     assert result.summary()["held_out"] is None
     assert not any("held out" in line for line in result.lines())
+
+
+@pytest.mark.parametrize(
+    ("row", "dependent"),
+    [
+        ({"prompt": "What is the capital of France?"}, True),
+        ({"prompt": "What is the capital of France?", "id": "r{n}"}, True),
+        ({"prompt_id": "q", "id": "r{n}"}, True),
+        ({"prompt": "Question {n}?", "id": ""}, False),
+        ({"id": ""}, False),
+        ({"id": float("nan")}, False),
+    ],
+)
+def test_gold_pairs_of_one_prompt_are_known_by_its_text_too(row: Row, dependent: bool) -> None:
+    rows = []
+    for n in range(60):
+        texts = {name: value.format(n=n) if isinstance(value, str) else value for name, value in row.items()}
+        rows.append({**texts, "p_a": 0.6 + n / 200, "human": "a"})
+    notes = read(*rows).notes
+    assert any("60 pairs of 1 prompt" in note for note in notes) == dependent
 
 
 def test_the_summary_has_the_keys_that_scripts_read() -> None:
