@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from cai.export.pairs import Filters, Row
+from cai.export.options import Filters
+from cai.export.pairs import Row
 
 A = "Bees drink from shallow water: put out a dish with stones, and they leave the pond alone."
 

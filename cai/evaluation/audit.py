@@ -23,7 +23,7 @@ from cai.sources.cases import Case, read_case, written
 from cai.sources.conversations import prompt_in
 from cai.sources.files import Source, read_records
 from cai.sources.replies import PAIRS, RANKED
-from cai.sources.values import BadRecord, object_of
+from cai.sources.values import BadRecord, as_text, object_of
 from cai.texts import repeats
 from cai.texts.hygiene import FAULTS
 from cai.texts.likeness import identical, near_identical
@@ -129,6 +129,9 @@ def _has_rows(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
+MOST = 2**63  # JSON that is written holds no greater whole number
+
+
 class _Count:
     """An audit in progress."""
 
@@ -147,10 +150,12 @@ class _Count:
         if isinstance(record, Mapping):
             self._check_columns(record)
             name = record.get("id")
-        if not isinstance(name, str | int | None):
+        if not isinstance(name, str | int | None) or (isinstance(name, int) and not -MOST <= name < MOST):
             name = str(name)
         self._counts["records"] += 1
         try:
+            text, name = name, None  # which cannot be written if it is no text
+            name = as_text(text, "the id") if isinstance(text, str) else text
             case = read_case(record, *self._columns.values())
         except BadRecord as bad:
             self._counts["bad"] += 1

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cai.errors import UsageError
 from cai.export.sft import SFT_FORMAT, SFT_REASONING, SftFormat
-from cai.judge.certify import Calibration
-from cai.records import Values
+from cai.judge.certify import Calibration, threshold
+from cai.records import BadPrompt, Values
+from cai.sources.conversations import prompt_hash
+from cai.sources.files import read_prompts
+from cai.texts.likeness import Ngram
 
 MIN_CONFIDENCE = 0.7  # about 80 % agreement for the judges measured in docs/judging.md; promises nothing for others
 Pairing = Literal["all", "best-worst", "final"]
@@ -90,3 +95,55 @@ ONLY = {  # options for the runs of one command; the others are for all
     "generate": {"rounds_kept", "sft_reasoning"},
     "label": {*OF_PAIRS, "calibration", "benign", "best"},
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a pair must be like to be kept.
+
+    min_confidence: in [0.5, 1], on the scale of `confidence`. certified: the same before the temperature, by which it
+    is decided if it is known. temperature: as fitted on human labels; None: not calibrated. max_length_ratio: in
+    characters, at least 1; None: any. order_flip: drop pairs whose votes flip with the order. benign: `prompt_hash` of
+    prompts not to be refused. hygiene: look for faults. asked: see `off_task`.
+    """
+
+    min_confidence: float = MIN_CONFIDENCE
+    temperature: float | None = None
+    max_length_ratio: float | None = None
+    certified: float | None = None
+    order_flip: bool = False
+    benign: frozenset[str] = frozenset()
+    hygiene: bool = True
+    asked: frozenset[Ngram] = frozenset()
+
+
+def filters_of(options: ExportOptions, calibration: Calibration | None) -> Filters:
+    """What the options ask of a pair, under the calibration of their judge, if any.
+
+    Raises UsageError if the agreement is not certified, or --benign cannot be read.
+    """
+    least = options.min_confidence or MIN_CONFIDENCE
+    temperature = certified = None
+    if calibration is not None:
+        temperature = calibration.temperature
+        if options.agreement is not None:
+            at = threshold(calibration, options.agreement)
+            least, certified = at.calibrated, at.confidence
+    elif options.agreement is not None:
+        raise UsageError("--agreement needs --calibration FILE, which cai judge calibrate makes of human labels")
+    benign = set()
+    if options.benign is not None:
+        for prompt in read_prompts(options.benign):
+            if isinstance(prompt, BadPrompt):
+                problem = f"record {prompt.line} is not a prompt ({prompt.problem})"
+                raise UsageError(f"--benign {options.benign}: {problem}")
+            benign.add(prompt_hash(prompt.messages))
+    return Filters(
+        min_confidence=least,
+        certified=certified,
+        temperature=temperature,
+        max_length_ratio=options.max_length_ratio,
+        order_flip=options.order_flip,
+        benign=frozenset(benign),
+        hygiene=options.hygiene,
+    )

@@ -20,12 +20,10 @@ from pydantic import ValidationError
 
 from cai.engine.letters import probability
 from cai.errors import UsageError
-from cai.export.options import MIN_CONFIDENCE, ExportOptions
-from cai.judge.certify import Calibration, threshold
+from cai.export.options import Filters
 from cai.judge.flows import CLAMP, belief
-from cai.records import BadPrompt, Label, Protocol, Values
+from cai.records import Label, Protocol, Values
 from cai.sources.conversations import prompt_hash
-from cai.sources.files import read_prompts
 from cai.texts.hygiene import LEARNED, faults_of
 from cai.texts.likeness import Ngram, identical, near_identical
 from cai.texts.refusals import refusal
@@ -34,58 +32,6 @@ Row = Values
 ReadTexts = Callable[[str, str, str, frozenset[Ngram]], str]
 Name = tuple[int, str, str]  # of a reply among those to its prompt, in their order: number, what it is, model
 Reason = tuple[str, str]  # why something is left out: a name, and the same in words
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What a pair must be like to be kept.
-
-    min_confidence: in [0.5, 1], on the scale of `confidence`. certified: the same before the temperature, by which it
-    is decided if it is known. temperature: as fitted on human labels; None: not calibrated. max_length_ratio: in
-    characters, at least 1; None: any. order_flip: drop pairs whose votes flip with the order. benign: `prompt_hash` of
-    prompts not to be refused. hygiene: look for faults. asked: see `off_task`.
-    """
-
-    min_confidence: float = MIN_CONFIDENCE
-    temperature: float | None = None
-    max_length_ratio: float | None = None
-    certified: float | None = None
-    order_flip: bool = False
-    benign: frozenset[str] = frozenset()
-    hygiene: bool = True
-    asked: frozenset[Ngram] = frozenset()
-
-
-def filters_of(options: ExportOptions, calibration: Calibration | None) -> Filters:
-    """What the options ask of a pair, under the calibration of their judge, if any.
-
-    Raises UsageError if the agreement is not certified, or --benign cannot be read.
-    """
-    least = options.min_confidence or MIN_CONFIDENCE
-    temperature = certified = None
-    if calibration is not None:
-        temperature = calibration.temperature
-        if options.agreement is not None:
-            at = threshold(calibration, options.agreement)
-            least, certified = at.calibrated, at.confidence
-    elif options.agreement is not None:
-        raise UsageError("--agreement needs --calibration FILE, which cai judge calibrate makes of human labels")
-    benign = set()
-    if options.benign is not None:
-        for prompt in read_prompts(options.benign):
-            if isinstance(prompt, BadPrompt):
-                problem = f"record {prompt.line} is not a prompt ({prompt.problem})"
-                raise UsageError(f"--benign {options.benign}: {problem}")
-            benign.add(prompt_hash(prompt.messages))
-    return Filters(
-        min_confidence=least,
-        certified=certified,
-        temperature=temperature,
-        max_length_ratio=options.max_length_ratio,
-        order_flip=options.order_flip,
-        benign=frozenset(benign),
-        hygiene=options.hygiene,
-    )
 
 
 def confidence(row: Row, filters: Filters) -> float:

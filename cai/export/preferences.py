@@ -14,10 +14,9 @@ import orjson
 
 from cai.errors import RunError
 from cai.export.cut import FAULTS_FILE, JUDGE, PAIR, Cut, Spool, Texts, law_columns, line_of
-from cai.export.options import ExportOptions, Pairing
+from cai.export.options import ExportOptions, Filters, Pairing, filters_of
 from cai.export.pairings import PAIRINGS, names_of, place_of
 from cai.export.pairs import (
-    Filters,
     ReadTexts,
     Reason,
     Row,
@@ -25,7 +24,6 @@ from cai.export.pairs import (
     are_labels,
     confidence,
     fault_of_texts,
-    filters_of,
     margin,
     reason,
     sides,

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from cai.disk.hashes import sha256_of
-from cai.export.pairs import Filters
+from cai.export.options import Filters
 from cai.folder.identity import identity_hash
 from cai.folder.shards.join import read_run
 from cai.judge.certify import FILE

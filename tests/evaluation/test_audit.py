@@ -259,3 +259,15 @@ def test_human_preference_transcripts_are_audited_without_a_bad_row() -> None:
     assert (result.rows, result.bad, result.pairs, result.prompts) == (1156, 0, 1156, 1156)
     assert result.rates["chosen_longer"] == pytest.approx(504 / 1156)
     assert result.roles["chosen"].counts["empty"] > 0
+
+
+def test_an_id_that_json_cannot_hold_ends_no_audit(tmp_path: Path) -> None:
+    records = [
+        {"id": 10**24, "prompt": "Hi?", "reply": "Yes, it is."},
+        {"id": "\ud800", "prompt": "Ho?", "reply": "No."},
+        {"id": 5, "prompt": "He?", "reply": "Fine."},
+    ]
+    result = audit(records, rows=tmp_path / "rows.jsonl")
+    written = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_bytes().splitlines()]
+    assert [row["id"] for row in written] == [str(10**24), None, 5]
+    assert "UTF-8" in written[1]["problem"] and result.bad == 1

@@ -22,8 +22,8 @@ from pair_labels import MIXED, REFUSED, swapped
 from cai.errors import InputError, RunError, UsageError
 from cai.export import cut as cuts
 from cai.export.export import export_run
-from cai.export.options import ExportOptions
-from cai.export.pairs import Filters, fault_of_texts
+from cai.export.options import ExportOptions, Filters
+from cai.export.pairs import fault_of_texts
 from cai.export.preferences import PreferenceCut
 from cai.folder.info import read_info
 from cai.folder.lines import lines_in_order

@@ -15,16 +15,14 @@ from pair_labels import LEAK, MIXED, PLAIN, REFUSED, A, B, filters, label, swapp
 
 from cai.engine.letters import probability
 from cai.errors import UsageError
-from cai.export.options import ExportOptions
+from cai.export.options import ExportOptions, Filters, filters_of
 from cai.export.pairings import extra_pass
 from cai.export.pairs import (
     FAULTS_OF_TEXTS,
-    Filters,
     Row,
     checks,
     confidence,
     fault_of_texts,
-    filters_of,
     flipped,
     margin,
     p_a,

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pair_labels import LEAK, MIXED, PLAIN, REFUSED, A, filters, label, swapped, unit
 
-from cai.export.pairs import Filters, standing_reason, standings
+from cai.export.options import Filters
+from cai.export.pairs import standing_reason, standings
 from cai.sources.conversations import prompt_hash
 
 

@@ -17,9 +17,8 @@ from cai.engine.asked import unshipped_words
 from cai.engine.readability import CHECKED
 from cai.engine.templates.sets import load_templates
 from cai.errors import RowDropped
-from cai.export.options import ExportOptions
+from cai.export.options import ExportOptions, filters_of
 from cai.export.pairings import PAIRINGS
-from cai.export.pairs import filters_of
 from cai.folder.run import RunFolder
 from cai.judge.flows import belief
 from cai.models import open_models

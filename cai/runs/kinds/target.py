@@ -18,8 +18,9 @@ from cai.calls.seats import Played
 from cai.engine.revise import Ask, sample
 from cai.engine.templates.sets import Templates
 from cai.errors import RowDropped, UsageError
+from cai.export.options import Filters
 from cai.export.pairings import POSITION, place_of
-from cai.export.pairs import Filters, reason
+from cai.export.pairs import reason
 from cai.folder.lines import PAIR_BITS, lines_in_order, reading
 from cai.records import Candidate, Contest, Label, Place, Prompt, Sampling, Values
 from cai.runs.kinds.pairs import replies_of_run, run_info
