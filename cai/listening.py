@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -23,6 +24,14 @@ def listener(host: str, port: int) -> socket.socket:
             raise UsageError(f"--host {host}: not an address of this machine; name 127.0.0.1, for example") from None
         reason = os.strerror(number)  # its own text names the address again, as Python code
         raise UsageError(f"--port {port}: {reason}; name another port, or leave it out for a free one") from None
+
+
+def unheard(name: str) -> logging.Logger:
+    """A logger for what aiohttp says of requests that are not HTTP, or break off: no fault of this program."""
+    logger = logging.getLogger(name)
+    logger.propagate = False
+    logger.addHandler(logging.NullHandler())
+    return logger
 
 
 def until_interrupted() -> asyncio.Event:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cai.calls.prices import Price, Tally
 from cai.errors import BudgetReached, CaiError, ModelStopped
-from cai.listening import listener, until_interrupted
+from cai.listening import listener, unheard, until_interrupted
 from cai.records import Message, Values
 from cai.rewards.completions import plain
 from cai.rewards.reward import Rated
@@ -31,9 +31,7 @@ from cai.sources.yamlfile import first_fault
 from cai.texts.wording import counted, one_line
 
 log = logging.getLogger("cai")
-unheard = logging.getLogger("cai.rewards.requests")  # requests that are not HTTP: no fault of this program
-unheard.propagate = False
-unheard.addHandler(logging.NullHandler())
+requests = unheard("cai.rewards.requests")
 MOST_BODY = 8 * 2**20  # bytes
 MOST_REPLIES = 1_024  # to one prompt
 MOST_AT_ONCE = 512  # requests; each holds its texts in memory while its judge is asked
@@ -90,25 +88,33 @@ class Scorer:
 
     async def score(self, request: web.Request) -> web.Response:
         """The rewards of the replies in a request, or the problem with it, as JSON."""
+        if self._present >= MOST_AT_ONCE:
+            return self._busy()
+        self._present += 1
         try:
-            prompt, replies = asked(await request.read())
+            return await self._within_bounds(*asked(await request.read()))
         except BadRequest as bad:
             return answer({"problem": str(bad)}, 400)
         except (web.RequestPayloadError, ContentEncodingError) as error:
             return answer({"problem": f"the body cannot be read: {one_line(error)}"}, 400)
+        finally:
+            self._present -= 1
+
+    def _busy(self) -> web.Response:
+        problem = f"{counted(self._present, 'request')} are being answered: send this one again later"
+        return answer({"problem": problem}, 429, {"Retry-After": "1"})
+
+    async def _within_bounds(self, prompt: tuple[Message, ...], replies: list[str]) -> web.Response:
         text = len(replies) * sum(len(turn["content"]) for turn in prompt) + sum(map(len, replies))
         if text > MOST_TEXT:
             problem = f"{len(replies):,} replies and the prompt for each have {text:,} characters: post fewer at once"
             return answer({"problem": problem}, 413)
-        if self._present >= MOST_AT_ONCE or self._text + text > MOST_TEXT_AT_ONCE:
-            problem = f"{counted(self._present, 'request')} are being answered: send this one again later"
-            return answer({"problem": problem}, 429, {"Retry-After": "1"})
-        self._present += 1
+        if self._text + text > MOST_TEXT_AT_ONCE:
+            return self._busy()
         self._text += text
         try:
             return await self._rated(prompt, replies)
         finally:
-            self._present -= 1
             self._text -= text
 
     async def _rated(self, prompt: tuple[Message, ...], replies: list[str]) -> web.Response:
@@ -170,6 +176,11 @@ def only_with(token: str) -> Middleware:
             return answer({"problem": f"the body has more than {MOST_BODY // 2**20} MiB: post fewer at once"}, 413)
         except web.HTTPException as error:
             return answer({"problem": f"{error.reason}: only POST /score is answered"}, error.status)
+        except ConnectionError:  # the client has gone
+            raise
+        except Exception as error:
+            log.exception("a request was not answered")
+            return answer({"problem": f"{type(error).__name__}: {error}; this is a bug in cai"}, 500)
 
     return check
 
@@ -186,7 +197,7 @@ async def serving(scorer: Scorer, host: str, port: int, token: str) -> AsyncIter
     socket = listener(host, port)
     app = web.Application(middlewares=[only_with(token)], client_max_size=MOST_BODY)
     app.router.add_post("/score", scorer.score)
-    runner = web.AppRunner(app, access_log=None, logger=unheard, shutdown_timeout=GRACE)
+    runner = web.AppRunner(app, access_log=None, logger=requests, shutdown_timeout=GRACE)
     try:
         await runner.setup()
         await web.SockSite(runner, socket).start()

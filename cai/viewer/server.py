@@ -17,7 +17,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from cai.errors import CaiError
-from cai.listening import listener, until_interrupted
+from cai.listening import listener, unheard, until_interrupted
 from cai.records import Values
 from cai.sources.yamlfile import first_fault
 from cai.viewer.index import Index
@@ -26,9 +26,7 @@ from cai.viewer.safety import HOST, MOST_BODY, add_headers, new_token, only_from
 from cai.viewer.sources import find_sources
 
 log = logging.getLogger("cai")
-unheard = logging.getLogger("cai.viewer.requests")  # requests that are not HTTP: no fault of this program
-unheard.propagate = False
-unheard.addHandler(logging.NullHandler())
+requests = unheard("cai.viewer.requests")
 
 PAGE = {  # by path: the package and name of a file, and what it is; none of them holds data
     "/": ("cai.viewer", "page/index.html", "text/html"),
@@ -69,7 +67,7 @@ def _note(ended: asyncio.Event, loop: asyncio.AbstractEventLoop, context: dict[s
     starved = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
     late = isinstance(error, ValueError) and ended.is_set()
     if starved or late:
-        unheard.debug("%s", context["message"])
+        requests.debug("%s", context["message"])
         return
     loop.default_exception_handler(context)
 
@@ -86,7 +84,7 @@ async def serving(index: Index, answers: Answers, port: int = 0) -> AsyncIterato
     for path in PAGE:
         app.router.add_get(path, _file)
     app.router.add_post("/api/{question}", _answer)
-    runner = web.AppRunner(app, access_log=None, logger=unheard, shutdown_timeout=GRACE)
+    runner = web.AppRunner(app, access_log=None, logger=requests, shutdown_timeout=GRACE)
     try:
         index.start()
         await runner.setup()

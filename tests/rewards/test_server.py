@@ -285,9 +285,9 @@ def test_what_is_no_request_leaves_no_trace_and_the_server_at_work(
 
     served_at(judge(tmp_path, Rater()), talk)
     assert {record.name for record in caplog.records if record.levelname in ("ERROR", "WARNING")} <= {
-        server.unheard.name
+        server.requests.name
     }
-    assert not server.unheard.propagate
+    assert not server.requests.propagate
 
 
 def test_a_price_that_is_not_known_is_not_shown_as_nothing(tmp_path: Path) -> None:
@@ -304,3 +304,16 @@ def test_a_price_that_is_not_known_is_not_shown_as_nothing(tmp_path: Path) -> No
 
     asyncio.run(run())
     assert [*scorer.lines()][1].endswith("price unknown")
+
+
+def test_an_error_that_nobody_expects_is_told_on_both_sides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Rater):
+        def _answer(self, payload: dict[str, Any]) -> Completion:
+            raise ZeroDivisionError("division by zero")
+
+    async def talk(post: Post) -> None:
+        status, values = await post()
+        assert status == 500 and "ZeroDivisionError: division by zero; this is a bug in cai" in values["problem"]
+
+    served(judge(tmp_path, Broken()), talk)
+    assert "ZeroDivisionError" in caplog.text
