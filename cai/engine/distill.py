@@ -26,7 +26,7 @@ def distill(prompt: Prompt, student: Ask, teacher: Ask) -> Generator[list[Reques
     try:
         first, second = yield [student.respond(prompt), taught]
     except RowDropped as refusal:
-        if refusal.stage != "assistant":
+        if refusal.stage != "assistant" or refusal.reason == "model_error":  # which is tried again on resuming
             raise
         problem: DropReason | None = refusal.reason
         [second] = yield [taught]  # which is answered already

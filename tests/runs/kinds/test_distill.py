@@ -121,6 +121,21 @@ def test_a_prompt_that_the_student_s_server_refuses_loses_the_pair_alone(server:
     assert [row["id"] for row in rows(tmp_path / "dpo.jsonl")] == ["knife"]
 
 
+def test_a_student_that_fails_is_asked_again_by_the_next_session(server: Habits, tmp_path: Path) -> None:
+    teacher = f"openai:large@{server.url('tiny')}"
+    refused = answer({"error": {"message": "no such field"}}, status=422)
+    with serving({"small": Mode(about("dog", refused, says(WITHOUT)))}) as small:
+        list(cai.generate(PROMPTS, "harmless", model=f"openai:tiny@{small.url('small')}", reviser=teacher, distill=True,
+                          out=tmp_path))  # fmt: skip
+    assert [row["id"] for row in rows(tmp_path / "revisions.jsonl")] == ["knife"]
+    taught = len(server.asked("tiny"))
+    with serving({"small": Mode(says(WITHOUT))}) as small:
+        list(cai.generate(PROMPTS, "harmless", model=f"openai:tiny@{small.url('small')}", reviser=teacher, distill=True,
+                          out=tmp_path))  # fmt: skip
+    assert {row["id"] for row in rows(tmp_path / "dpo.jsonl")} == {"knife", "tea"}
+    assert len(server.asked("tiny")) == taught, "the teacher's answer was there"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("critic", "local"), ("rounds", 2), ("gate", 0.5), ("draw", "screen"), ("accept", "local")],
