@@ -132,6 +132,15 @@ def _has_rows(path: Path) -> bool:
 MOST = 2**63  # JSON that is written holds no greater whole number
 
 
+def _name_of(record: Any) -> str | int | None:
+    """The id of a record, as JSON can hold it; BadRecord if it is not UTF-8."""
+    name = record.get("id") if isinstance(record, Mapping) else None
+    if isinstance(name, str):
+        return as_text(name, "the id")
+    is_written_as_it_is = name is None or (isinstance(name, int) and -MOST <= name < MOST)
+    return name if is_written_as_it_is else str(name)
+
+
 class _Count:
     """An audit in progress."""
 
@@ -146,16 +155,12 @@ class _Count:
 
     def add(self, line: int, record: Any) -> list[Values]:
         """Count one record; returns the verdict on each of its replies, or why it has none."""
-        name: Any = None
         if isinstance(record, Mapping):
             self._check_columns(record)
-            name = record.get("id")
-        if not isinstance(name, str | int | None) or (isinstance(name, int) and not -MOST <= name < MOST):
-            name = str(name)
         self._counts["records"] += 1
+        name = None
         try:
-            text, name = name, None  # which cannot be written if it is no text
-            name = as_text(text, "the id") if isinstance(text, str) else text
+            name = _name_of(record)
             case = read_case(record, *self._columns.values())
         except BadRecord as bad:
             self._counts["bad"] += 1

@@ -33,7 +33,7 @@ from cai.evaluation.arena.provenance import independence
 from cai.evaluation.arena.settings import EvaluateSettings
 from cai.evaluation.arena.suite import Suite
 from cai.evaluation.bounds import check_bounds, check_measured, read_bounds
-from cai.evaluation.suites import SUITES, contrast_sources
+from cai.evaluation.suites import SUITES
 from cai.evaluation.suites.preference import Preference
 from cai.folder.identity import identity_hash
 from cai.folder.info import find_info
@@ -146,7 +146,7 @@ class EvaluateRun:
         if self.arena.source is self.source:
             shape = {"format": settings.format, "field": settings.prompt_field}
         items = list(islice(read_prompts(self.arena.source, **shape), settings.limit))
-        for source in contrast_sources(self.suites):
+        for source in dict.fromkeys(source for suite in self.suites for source in suite.sources()):
             items += islice(read_prompts(source), settings.limit)
         prompts = (item.messages for item in items if isinstance(item, Prompt))
         return find_leaks(prompts, self.arena.contestants, settings.training_data)

@@ -10,6 +10,7 @@ from cai.evaluation.arena.arena import Arena
 from cai.evaluation.arena.figures import Result
 from cai.records import Candidates, Place
 from cai.runs.run import Run
+from cai.sources.files import Source
 
 
 class Suite(ABC):
@@ -28,6 +29,10 @@ class Suite(ABC):
     def skipped(self) -> str | None:
         """Why it cannot run, for people to read; None: it can."""
         return None
+
+    def sources(self) -> Iterator[Source]:
+        """The prompts that it asks about besides those of the evaluation."""
+        return iter(())
 
     @abstractmethod
     def sessions(self) -> Iterator[Run[Any]]:

@@ -29,6 +29,7 @@ from cai.runs.kinds.label import LabelRun
 from cai.runs.kinds.settings import VERDICT, LabelSettings
 from cai.runs.run import Run
 from cai.runs.settings import RunSettings
+from cai.sources.files import Source
 
 HARM = "harm"
 LAW = "harmless"  # the constitution of a judge of harm
@@ -62,6 +63,10 @@ class Harm(Suite):
     def skipped(self) -> str | None:
         """Why the prompts cannot be used."""
         return self.refusals.skipped()
+
+    def sources(self) -> Iterator[Source]:
+        """The safe and unsafe prompts."""
+        return self.refusals.sources()
 
     def _is_alone(self) -> bool:
         """Whether the suite `refusals` is not asked for."""

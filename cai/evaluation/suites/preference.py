@@ -207,12 +207,12 @@ class Preference(Suite):
         folder = self.arena.out
         answered = {row.position for row, _ in self.arena.replies()} | dropped_in(folder / REPLIES)
         end = next(position for position in itertools.count() if position not in answered)
-        pairs = self._pairs()
+        outcomes = self.outcomes()
         gone = dropped_in(folder / "labels")
-        for (position, _), outcome in zip(pairs, self.outcomes(), strict=True):
+        for (position, _), outcome in zip(self._pairs(), outcomes, strict=True):
             if not outcome.judged and position not in gone:
                 end = min(end, outcome.prompt)
-        return [outcome for outcome in self.outcomes() if outcome.prompt < end]
+        return [outcome for outcome in outcomes if outcome.prompt < end]
 
     def _is_decided(self) -> bool:
         outcomes = self._in_order()
@@ -223,12 +223,7 @@ class Preference(Suite):
         """The win rates without the judge's bias, and the bias of each; the judge's accuracy is then that on gold."""
         differing = [outcome for outcome in outcomes if not outcome.same]
         replies = {outcome.key: outcome.a for outcome in differing}
-        people = read_gold(path, replies, self.arena.settings.seed)
-        gold = {}
-        for outcome in differing:  # of two models that say the same, a pair can be there both ways round
-            if outcome.key in people:
-                truth = people[outcome.key]
-                gold[outcome.key, outcome.a] = truth if outcome.a == replies[outcome.key] else 1 - truth
+        gold = verdicts.both_ways(differing, replies, read_gold(path, replies, self.arena.settings.seed))
         accuracy = verdicts.accuracy_on(outcomes, gold)
         if accuracy is not None and self.evaluator is not None:
             self.evaluator = self.evaluator.model_copy(update={"accuracy": accuracy, "source": str(path)})

@@ -18,6 +18,7 @@ from cai.folder.lines import read_drops
 from cai.judge.metrics import wilson
 from cai.records import Candidate, Values
 from cai.runs.run import Run
+from cai.sources.files import Source
 from cai.texts.likeness import words
 from cai.texts.refusals import ENGLISH, refusal
 
@@ -101,6 +102,10 @@ class Refusals(Suite):
                 raise
             return str(error)
         return None
+
+    def sources(self) -> Iterator[Source]:
+        """The safe and unsafe prompts."""
+        yield self.contrast.source
 
     def planned(self) -> Iterator[Run[Any]]:
         """The run of the replies."""

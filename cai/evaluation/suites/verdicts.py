@@ -114,6 +114,19 @@ def decided_line(model: str, outcomes: Sequence[Outcome], contestant: int, alpha
 # Without the judge's bias, and at equal length
 
 
+def both_ways(outcomes: Sequence[Outcome], replies: Mapping[str, str], people: Mapping[str, float]) -> Gold:
+    """What people say of the reply that each outcome has as `a`; people: of that in `replies`, by pair.
+
+    Of two models that say the same to a prompt, a pair can be there both ways round.
+    """
+    gold = {}
+    for outcome in outcomes:
+        truth = people.get(outcome.key)
+        if truth is not None:
+            gold[outcome.key, outcome.a] = truth if outcome.a == replies[outcome.key] else 1 - truth
+    return gold
+
+
 def corrected_line(model: str, outcomes: Sequence[Outcome], contestant: int, gold: Gold) -> tuple[Line, float | None]:
     """The win rate that people would give, and the judge's bias in it.
 

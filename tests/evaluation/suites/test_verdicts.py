@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cai.evaluation.arena.outcomes import Outcome
 from cai.evaluation.statistics.debias import with_ties
 from cai.evaluation.statistics.estimates import Estimate
-from cai.evaluation.suites.verdicts import accuracy_on, corrected_line
+from cai.evaluation.suites.verdicts import accuracy_on, both_ways, corrected_line
 
 
 def outcome(prompt: int, won: float, same: bool = False, key: str = "") -> Outcome:
@@ -35,6 +35,20 @@ def test_ties_are_half_to_people_and_judge_whoever_labelled_the_others() -> None
     assert line.figure.value == pytest.approx(0.5 * 0.8 + 0.5 * 0.5, abs=0.02)
     assert line.figure.low is not None and line.figure.high is not None
     assert line.figure.low < 0.65 < line.figure.high and line.figure.n == 400
+
+
+def test_a_pair_that_is_there_both_ways_round_is_read_by_its_reply() -> None:
+    """Contestant 2 says what BASE does, so its pair with contestant 1 is that of BASE with contestant 1."""
+    outcomes = []
+    for prompt in range(40):
+        key, base, other = f"pair {prompt}", f"base {prompt}", f"other {prompt}"
+        outcomes.append(Outcome(prompt, 0, 1, key, base, 0, 0.0, judged=True))
+        outcomes.append(Outcome(prompt, 1, 2, key, other, 0, 1.0, judged=True))
+    replies = {each.key: each.a for each in outcomes}  # the last of each: those of contestant 1
+    gold = both_ways(outcomes, replies, dict.fromkeys(replies, 1.0))
+    line, bias = corrected_line("one", outcomes, 1, gold)
+    accuracy = accuracy_on(outcomes, gold)
+    assert line.figure.value == 1.0 and bias == 0.0 and accuracy is not None and accuracy.value == 1.0
 
 
 @given(st.floats(0.01, 0.99), st.integers(2, 50), st.integers(0, 50))
