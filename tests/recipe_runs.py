@@ -61,7 +61,6 @@ class Bench:
         self.words = []
         playing = Playing(read_recipe(self.path, known(), assignments), self.folder / "out", Wishes(**wishes))
         playing.play(self.run, lambda line: None)
-        playing.report(self.run)
         return playing
 
     def calls(self) -> int:

@@ -80,7 +80,6 @@ def run_recipe(
     assignments = [f"{name}={dumps(value, default=str, ensure_ascii=False)}" for name, value in (set or {}).items()]
     playing = _playing(str(recipe), out, assignments, Wishes(tuple(only), until, tuple(redo), max_cost))
     playing.play(run_command, tell)
-    playing.report(run_command)
     return playing.summary()
 
 
@@ -133,7 +132,6 @@ def run(
         return
     try:
         playing.play(run_command, lambda line: console.show([line]))
-        playing.report(run_command)
     finally:
         console.show(table(playing))
         print_json(playing.summary(), json)

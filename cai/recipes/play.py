@@ -56,7 +56,7 @@ class Playing:
         self._open()
 
     def play(self, run: Runner, tell: Callable[[str], object]) -> None:
-        """Run what is missing, with the folder locked. tell: is told what happens, a line at a time.
+        """Run what is missing and write the page, with the folder locked. tell: is told what happens, line by line.
 
         Raises CommandFailed if a command fails, RunError for what was finished and has changed since, and CaiError for
         a gate that does not hold.
@@ -73,6 +73,7 @@ class Playing:
                 self._check_gates(job)
             self.state.redo = ()
             self.state.save()
+            self._report(run)
 
     def _check_gates(self, job: Job) -> None:
         """Raise CaiError for a gate that does not hold; --redo then makes its stage anew once more."""
@@ -206,7 +207,7 @@ class Playing:
             self.state.note(job.name, entry.model_copy(update=update))
         self.ran.append(job.name)
 
-    def report(self, run: Runner) -> None:
+    def _report(self, run: Runner) -> None:
         """Write one page about all folders, if no stage does; not again if it shows what is there."""
         is_whole = len(self.chosen) == len(self.jobs)
         has_own = any(job.stage.command.name == "report" for job in self.jobs)
