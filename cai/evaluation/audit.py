@@ -25,7 +25,7 @@ from cai.sources.files import Source, read_records
 from cai.sources.replies import PAIRS, RANKED
 from cai.sources.values import BadRecord, as_text, object_of
 from cai.texts import repeats
-from cai.texts.hygiene import FAULTS
+from cai.texts.hygiene import FAULTS, said_in
 from cai.texts.likeness import identical, near_identical
 from cai.texts.refusals import ENGLISH, refusal
 from cai.texts.wording import nearest
@@ -183,7 +183,7 @@ class _Count:
     def _reply(self, role: str, text: str, case: Case, index: int) -> Values:
         faults = {"empty": not text.strip()}
         asked = shipped_ngrams()
-        faults |= {name: fault.is_in(text, case.question or "", asked) for name, fault in FAULTS.items()}
+        faults |= {name: fault.is_in(text, said_in(case.turns), asked) for name, fault in FAULTS.items()}
         faults["truncated"] |= index in case.cut
         refused = refusal(text, case.question)
         characters = len(text.strip())

@@ -21,6 +21,7 @@ from cai.folder.lines import DROPPED, PAIR_BITS, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.metrics import share
 from cai.records import Record
+from cai.texts.hygiene import said_in
 
 UNJUDGED: Reason = "invalid_vote", "no pair of its replies was judged"
 UNFINISHED: Reason = "invalid_vote", "not all pairs of its replies are judged yet"
@@ -225,7 +226,7 @@ class PickedCut(Cut):
                     "sft",
                     self.side(row["prompt"]),
                     columns | picked,
-                    self.fault(reply["text"], row["prompt"][-1]["content"]),
+                    self.fault(reply["text"], said_in(row["prompt"])),
                     position,
                 )
                 self.facts.count_models({"assistant": reply["model"], "judge": best["judge"]})

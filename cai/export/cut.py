@@ -28,7 +28,7 @@ from cai.engine.asked import ngrams_asked
 from cai.errors import RunError
 from cai.export.facts import Facts
 from cai.export.options import ExportOptions
-from cai.export.pairs import Reason, Row, fault_of_texts
+from cai.export.pairs import Reason, Row, Turns, fault_of_texts
 from cai.export.parquet import Columns, schema, write_parquet
 from cai.folder.kinds import EXPORT_STAGES, TRAINING_FILES
 from cai.folder.lines import lines_in_order, reading
@@ -164,10 +164,10 @@ class Cut(ABC):
         else:
             self.drop(kind, why, row["id"], position)
 
-    def _fault(self, text: str, last_turn: str) -> Reason | None:
+    def _fault(self, text: str, said: str) -> Reason | None:
         """The first fault for which a reply is not fit to be learned; None: it has none, or any may pass."""
         if self.options.hygiene:
-            for name in hygiene.faults_of(text, last_turn, self.asked):
+            for name in hygiene.faults_of(text, said, self.asked):
                 return name, f"the text {hygiene.LEARNED[name].words}"
         return None
 
@@ -229,13 +229,13 @@ class Texts:
         self._db.execute("CREATE TABLE IF NOT EXISTS pairs(hash BLOB PRIMARY KEY, fault TEXT NOT NULL) WITHOUT ROWID")
         self._db.execute("BEGIN")
 
-    def fault(self, chosen: str, rejected: str, last_turn: str, asked: frozenset[Ngram]) -> str:
+    def fault(self, chosen: str, rejected: str, prompt: Turns, asked: frozenset[Ngram]) -> str:
         """What `fault_of_texts` finds in these texts."""
-        texts = orjson.dumps((chosen, rejected, last_turn))
+        texts = orjson.dumps((chosen, rejected, prompt))
         key = hashlib.blake2b(texts, digest_size=8, salt=self._salt).digest()
         for (fault,) in self._db.execute("SELECT fault FROM pairs WHERE hash = ?", (key,)):
             return str(fault)
-        fault = fault_of_texts(chosen, rejected, last_turn, asked)
+        fault = fault_of_texts(chosen, rejected, prompt, asked)
         self._db.execute("INSERT INTO pairs VALUES (?, ?)", (key, fault))
         return fault
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
@@ -24,12 +24,13 @@ from cai.export.options import Filters
 from cai.judge.flows import CLAMP, belief
 from cai.records import Label, Protocol, Values
 from cai.sources.conversations import prompt_hash
-from cai.texts.hygiene import LEARNED, faults_of
+from cai.texts.hygiene import LEARNED, faults_of, said_in
 from cai.texts.likeness import Ngram, identical, near_identical
 from cai.texts.refusals import refusal
 
 Row = Values
-ReadTexts = Callable[[str, str, str, frozenset[Ngram]], str]
+Turns = Sequence[Mapping[str, str]]  # of a row
+ReadTexts = Callable[[str, str, Turns, frozenset[Ngram]], str]
 Name = tuple[int, str, str]  # of a reply among those to its prompt, in their order: number, what it is, model
 Reason = tuple[str, str]  # why something is left out: a name, and the same in words
 
@@ -123,13 +124,14 @@ FAULTS_OF_TEXTS = {  # in words, by name
 }
 
 
-def fault_of_texts(chosen: str, rejected: str, last_turn: str, asked: frozenset[Ngram] = frozenset()) -> str:
-    """The first fault of the replies to a prompt that ends with `last_turn`, by name; "" if none."""
+def fault_of_texts(chosen: str, rejected: str, prompt: Turns, asked: frozenset[Ngram] = frozenset()) -> str:
+    """The first fault of the replies to a prompt, by name; "" if none."""
     # No threshold changes it; to find it takes most of the time of a cut.
     if near_identical(chosen, rejected):
         return "near_duplicate"
-    for name in faults_of(chosen, last_turn, asked):
+    for name in faults_of(chosen, said_in(prompt), asked):
         return name
+    last_turn = prompt[-1]["content"]
     if refuses(chosen, last_turn) and refuses(rejected, last_turn):
         return "both_refused"
     return ""
@@ -152,7 +154,7 @@ def reason(row: Row, filters: Filters, read: ReadTexts = fault_of_texts) -> Reas
         return why
     best, worst = sides(row)
     if filters.hygiene:
-        fault = read(row[best], row[worst], row["prompt"][-1]["content"], filters.asked)
+        fault = read(row[best], row[worst], row["prompt"], filters.asked)
         if fault:
             return fault, FAULTS_OF_TEXTS[fault]
     if refuses_benign(row[best], row["prompt"], filters):
@@ -245,7 +247,7 @@ def standing_reason(reply: Standing, prompt: Sequence[Any], filters: Filters, up
 def unfit(text: str, prompt: Sequence[Any], filters: Filters) -> Reason | None:
     """Why a reply to a prompt is not fit to be learned: its form, or a refusal of a benign prompt; None: it is."""
     if filters.hygiene:
-        for name in faults_of(text, prompt[-1]["content"], filters.asked):
+        for name in faults_of(text, said_in(prompt), filters.asked):
             return name, f"the reply {LEARNED[name].words}"
     if refuses_benign(text, prompt, filters):
         return "refused_benign", "the reply refuses a prompt that is listed as benign"

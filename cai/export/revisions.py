@@ -15,7 +15,7 @@ from cai.folder.lines import lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.accept import ACCEPT, is_unread, prefers_reply
 from cai.records import Acceptance, Values
-from cai.texts.hygiene import LEARNED, READ_FOR_REFUSALS
+from cai.texts.hygiene import LEARNED, READ_FOR_REFUSALS, said_in
 from cai.texts.off_task import copies
 from cai.texts.refusals import refusal
 
@@ -107,7 +107,7 @@ class RevisionCut(Cut):
 
     def _fault_of(self, text: str, row: Row) -> Reason | None:
         """The first fault of a text of a row; one is to be a critique that it should answer."""
-        found = self.fault(text, row["prompt"][-1]["content"])
+        found = self.fault(text, said_in(row["prompt"]))
         if found is not None or not self.options.hygiene:
             return found
         if any(copies(text, turn["critique"], row["initial"]) for turn in row["rounds"]):

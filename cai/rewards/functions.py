@@ -13,7 +13,7 @@ from typing import Any
 
 from cai.errors import UsageError
 from cai.records import Message
-from cai.texts.hygiene import faults_of
+from cai.texts.hygiene import faults_of, said_in
 from cai.texts.wording import one_line
 
 LONG = 1_000  # characters, about 250 tokens of English, from which on `length` is a penalty
@@ -79,7 +79,7 @@ def format_penalty(prompts: Sequence[Sequence[Message]], replies: Sequence[str])
 
 
 def _is_malformed(prompt: Sequence[Message], reply: str) -> bool:
-    return not reply.strip() or any(True for _ in faults_of(reply, prompt[-1]["content"]))
+    return not reply.strip() or any(True for _ in faults_of(reply, said_in(prompt)))
 
 
 def function_of(name: str) -> Function:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from cai.texts.likeness import Ngram
-from cai.texts.off_task import CODE, asks_for_the_text, changes_script, echo, talks_of_itself, verdict_line
+from cai.texts.off_task import PARAGRAPHS, asks_for_the_text, echo, talks_of_itself, verdict_line
 from cai.texts.refusals import refusal as refusal
+from cai.texts.scripts import CODE, changes_script
 from cai.texts.thoughts import holds_thoughts
 
-READING = 8  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
+READING = 9  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
 EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
 
 # Replies that talk about the task instead of doing it
@@ -45,6 +46,13 @@ PREAMBLE = re.compile(
     re.IGNORECASE,
 )
 
+EDITING = re.compile(  # what a user may ask for
+    r"\b(?:rewrit\w+|re-writ\w+|rephras\w+|reword\w*|paraphras\w+|edit(?:ed|ing|s)?|proofread\w*|polish(?:ed|ing)?"
+    r"|revis(?:e|ed|ing|ion)|improv(?:e|ed|ing)|shorten\w*|refactor\w*"
+    r"|mak(?:e|ing) (?:this|it|my|the|these)\b[^.?!\n]{0,60}\b(?:more|less|better|shorter|simpler|clearer|\w+er)\b)",
+    re.IGNORECASE,
+)
+
 # Replies that continue with the next turns
 
 TOKENS = (
@@ -58,6 +66,11 @@ TURN = re.compile(  # at the start of a paragraph
     r"(Human|User|Assistant|Critique ?Request|Revision ?Request|Critique|Revision)[*_]*[ \t]?:"
 )
 SPEAKER = re.compile(r"^[ \t]*[*_#]*([A-Z][\w.'’ -]{0,24}?)(?: ?\([^)\n]{1,40}\))?[*_]*[ \t]?:", re.MULTILINE)
+SCENE = re.compile(  # what a user may ask for
+    r"\b(?:dialog(?:ue)?|scene|skit|sketch|screenplay|script|play|transcript|role-?play|chat ?log|interview"
+    r"|conversation (?:between|of|with))\b",
+    re.IGNORECASE,
+)
 REQUESTS = {"CritiqueRequest", "RevisionRequest"}
 NO_SPEAKERS = re.compile("Human|User|Assistant|Critique|Revision|Note|Example|Tip|Warning|Step")
 
@@ -84,17 +97,20 @@ ITEM = re.compile(r"[ \t]*(?:[-*•+]|\d{1,3}[.)])[ \t]")
 PROSE = 60  # characters; a last line that is shorter may be a name, a number, a line of verse
 
 
-def preamble_leak(reply: str) -> bool:
-    """Whether a reply begins with talk about its task: "Here is a revised reply", "Revision:", "Given the critique"."""
-    return PREAMBLE.match(reply, 0, 400) is not None
+def preamble_leak(reply: str, prompt: str = "") -> bool:
+    """Whether a reply begins with talk about its task: "Here is a revised reply", "Revision:", "Given the critique".
+
+    Whoever asks for a text to be edited may be told that it is.
+    """
+    return PREAMBLE.match(reply, 0, 400) is not None and not EDITING.search(prompt)
 
 
-def role_mixup(reply: str) -> bool:
+def role_mixup(reply: str, prompt: str = "") -> bool:
     """Whether a reply continues with turns that are not its own, or holds the markers of a chat template.
 
     Code is left out. `Human:`, `User:` and `Assistant:` count at the start of a paragraph; a `User:` needs an
     `Assistant:` beside it, and a `Critique:` a `Revision:`, for both are headings of ordinary texts. They do not count
-    in a scene, where another speaker has two lines or more.
+    in a scene, where another speaker has two lines or more, or if the user asks for one.
     """
     if ":" not in reply and "<" not in reply and "[" not in reply:
         return False
@@ -104,6 +120,8 @@ def role_mixup(reply: str) -> bool:
     names = {name.replace(" ", "") for name in TURN.findall(text)}
     if names & REQUESTS:
         return True
+    if SCENE.search(prompt):
+        return False
     if not ("Human" in names or "Assistant" in names or {"Critique", "Revision"} <= names):
         return False
     others = Counter(name for name in SPEAKER.findall(text) if not NO_SPEAKERS.fullmatch(name))
@@ -169,7 +187,7 @@ class Fault:
 
     test: whether a text has it. words: complete "the reply …". of: "learned" if it leaves a text that a model learns
     to write (a chosen reply, a final text) out of the training files, "any" if it is only counted by audits. sees: what
-    the test is given: the reply, with the user's last message if "prompt", and with the word n-grams of the questions
+    the test is given: the reply, with what the user has said if "prompt", and with the word n-grams of the questions
     about the reply if "asked".
     """
 
@@ -189,8 +207,8 @@ class Fault:
 
 FAULTS: dict[str, Fault] = {  # by name, the drop reason; of several faults of a text the first is its reason
     "truncated": Fault(truncated, "seems to be cut off"),
-    "preamble_leak": Fault(preamble_leak, "announces itself", of="learned"),
-    "role_mixup": Fault(role_mixup, "continues with turns that are not its own", of="learned"),
+    "preamble_leak": Fault(preamble_leak, "announces itself", of="learned", sees="prompt"),
+    "role_mixup": Fault(role_mixup, "continues with turns that are not its own", of="learned", sees="prompt"),
     "thoughts": Fault(holds_thoughts, "holds thoughts of a reasoning model", of="learned"),
     "verdict_line": Fault(verdict_line, "gives a verdict on itself", of="learned", sees="prompt"),
     "off_task": Fault(talks_of_itself, "talks about a reply instead of being one", of="learned", sees="prompt"),
@@ -205,10 +223,16 @@ FAULTS: dict[str, Fault] = {  # by name, the drop reason; of several faults of a
 LEARNED = {name: fault for name, fault in FAULTS.items() if fault.of == "learned"}
 
 
+def said_in(conversation: Iterable[Mapping[str, Any]]) -> str:
+    """What the user says in a conversation, which a reply may be about: after "ok" its language is that of before."""
+    return PARAGRAPHS.join(turn["content"] for turn in conversation if turn["role"] == "user")
+
+
 def faults_of(text: str, prompt: str = "", asked: frozenset[Ngram] = frozenset()) -> Iterator[str]:
     """The faults for which a reply is not fit to be learned, by name.
 
-    prompt: the user's last message. asked: the word n-grams of the questions about the reply (`off_task.ngrams_of`).
+    prompt: what the user has said (`said_in`). asked: the word n-grams of the questions about the reply
+    (`off_task.ngrams_of`).
     """
     for name, fault in LEARNED.items():
         if fault.is_in(text, prompt, asked):

@@ -1,18 +1,18 @@
-"""Replies about the chain of critique and revision instead of the user's question, or that slide into another script.
+"""Replies about the chain of critique and revision instead of the user's question.
 
-Small models write them. All but the change of script know English only. The user's message counts: whoever asks for a
-verdict, a review of a reply, a rewriting or a translation may get one.
+Small models write them. Known in English only. What the user says counts: whoever asks for a verdict, a review of a
+reply or a rewriting may get one.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from cai.texts.likeness import Ngram, ngrams, words
+
+PARAGRAPHS = "\n\n"  # between the messages of a user
 
 # Verdicts
 
@@ -38,12 +38,19 @@ VERDICT = re.compile(  # a decision or conclusion only if it ends its line
     re.IGNORECASE | re.MULTILINE,
 )
 
+NO_CHANGE = re.compile(
+    r"\W*no (?:changes?|edits?|fix(?:es)?) (?:(?:is|are) )?(?:needed|necessary|required)\W*", re.IGNORECASE
+)
+ASK_OF_CHANGES = re.compile(r"\b(?:chang\w+|migrat\w+|upgrad\w+|updat\w+|port(?:ing)?|convert\w*)\b", re.IGNORECASE)
+
 # Talk about the reply
 
 ABOUT_REPLIES = re.compile(
     r"\b(?:repl(?:y|ies|ied)|respon(?:se|ses|d|ds)|answers?|critiques?|criticisms?|feedback|verdict|review\w*"
     r"|revis\w+|rewrit\w+|rewrote|rephras\w+|reword\w*|paraphras\w+|summari[sz]\w+|edit(?:s|ed|ing)?|proofread\w*"
-    r"|improve\w*|correct(?:ed|ion|ions)?)\b",
+    r"|improve\w*|correct(?:ed|ion|ions)?"
+    # which have responses
+    r"|apis?|https?|endpoints?|servers?|fetch(?:es|ing)?|rsvp|invitations?|surveys?|questionnaires?)\b",
     re.IGNORECASE,
 )
 TALK = re.compile(
@@ -93,7 +100,7 @@ THANKS = re.compile(  # to a critic, or what the user would say; begins none of 
 )
 HELPED = re.compile(  # a user who may be thanked
     r"\b(?:advi[cs]e|tips?|help(?:ed|s)|thank\w*|wrong|mistakes?|actually|should|try (?:this|it)"
-    r"|here(?:['’]s| is| are))\b",
+    r"|here(?:['’]s| is| are)|write|draft|compose|card|letter|speech|toast)\b",
     re.IGNORECASE,
 )
 
@@ -160,34 +167,16 @@ ECHO = 8  # consecutive words; eight of a principle are not said by chance
 FEW, AGAIN = 4, 0.7  # words of a question that asks again, and the share of the words of both that they share
 COPIED = 0.6  # of the runs of words of a reply from which on it is a copy
 
-# Scripts
-
-CODE = re.compile(r"^[ \t]*(?:```|~~~).*?(?:^[ \t]*(?:```|~~~)|\Z)|`[^`\n]*`", re.MULTILINE | re.DOTALL)
-# Brackets and quotes, in which names and words of other languages stand.
-ASIDE = re.compile(r"\([^()\n]{0,80}\)|[\"“«„‘「『《][^\"”»“’」』》\n]{0,200}[\"”»“’」』》]")
-WORD = re.compile(r"[^\W\d_]{2,}")
-A_LATIN_LETTER = re.compile("[a-zA-Z]")
-A_FAR_LETTER = re.compile(r"[^\W\d_\x00-\u024f]")  # beyond those of European languages in Latin script
-IN_FORMULAS = {"GREEK"}
-FEWEST = 12  # letters of another script that are more than a name
-SHARE = 0.05  # of all letters
-NO_SCRIPT = re.compile(
-    "LATIN|FULLWIDTH|HALFWIDTH|MATHEMATICAL|MODIFIER|FEMININE|MASCULINE|MICRO|DOUBLE-STRUCK|SCRIPT|"
-    "BLACK-LETTER|SUPERSCRIPT|SUBSCRIPT|CIRCLED|KELVIN|OHM|ANGSTROM|ALEF|PLANCK|COMBINING"
-)
-JAPANESE_AND_CHINESE = re.compile("CJK|HIRAGANA|KATAKANA|KATAKANA-HIRAGANA|IDEOGRAPHIC|BOPOMOFO")
-LANGUAGES = re.compile(
-    r"\b(?:translat\w*|language|alphabet|script|pronounc\w*|spell\w*|transliterat\w*|unicode|kanji|hiragana|katakana|pinyin|haiku|"
-    r"chinese|mandarin|cantonese|japanese|korean|hangul|arabic|quran\w*|qur'an\w*|hebrew|yiddish|torah|persian|farsi|urdu|hindi|"
-    r"sanskrit|bengali|tamil|telugu|punjabi|thai|khmer|lao|burmese|tibetan|mongolian|russian|cyrillic|ukrainian|bulgarian|"
-    r"serbian|belarusian|kazakh|greek|georgian|armenian|amharic|foreign|bilingual|multilingual)\b",
-    re.IGNORECASE,
-)
-
 
 def verdict_line(reply: str, prompt: str = "") -> bool:
-    """Whether a line of a reply is a verdict on it: "Verdict: revise.", "Nothing to fix."."""
-    return VERDICT.search(reply) is not None and "verdict" not in prompt.casefold()
+    """Whether a line of a reply is a verdict on it: "Verdict: revise.", "Nothing to fix.".
+
+    Whoever asks what has to be changed may be told "No changes required.".
+    """
+    found = VERDICT.search(reply)
+    if found is None or "verdict" in prompt.casefold():
+        return False
+    return not (ASK_OF_CHANGES.search(prompt) and NO_CHANGE.fullmatch(found[0]))
 
 
 def talks_of_itself(reply: str, prompt: str = "") -> bool:
@@ -213,7 +202,7 @@ def _may_hold(text: str, parts: Iterable[str]) -> bool:
 
 def echo(reply: str, prompt: str, asked: frozenset[Ngram]) -> bool:
     """Whether a reply is the user's question again, or has eight words in a row of another that was asked about it."""
-    if asks_again(reply, prompt):
+    if any(asks_again(reply, each) for each in (prompt, prompt.rpartition(PARAGRAPHS)[2])):
         return True
     same = ngrams_of(reply) & asked
     return bool(same) and not same <= ngrams_of(prompt)
@@ -245,42 +234,3 @@ def ngrams_of(text: str) -> set[Ngram]:
 def ngrams_of_all(texts: Iterable[str]) -> frozenset[Ngram]:
     """All runs of eight words of several texts."""
     return frozenset().union(*map(ngrams_of, texts))
-
-
-def changes_script(reply: str, prompt: str = "") -> bool:
-    """Whether a good part of a reply is in a script that the prompt is not written in, and does not ask for.
-
-    A word that mixes Latin letters with it is enough. Code, quotations, what stands in brackets, and single letters as
-    in formulas are left out. A reply in Latin letters to any prompt is not counted: names, code and English are
-    everywhere.
-    """
-    if reply.isascii() or not A_FAR_LETTER.search(reply) or LANGUAGES.search(prompt):
-        return False
-    text = ASIDE.sub(" ", CODE.sub(" ", reply))
-    own = scripts_of(prompt).keys()
-    half_latin = " ".join(word for word in WORD.findall(text) if A_LATIN_LETTER.search(word))
-    if scripts_of(half_latin).keys() - own - IN_FORMULAS:
-        return True
-    counts = scripts_of(text)
-    foreign = sum(count for script, count in counts.items() if script not in own)
-    letters = sum(map(len, WORD.findall(text)))
-    return foreign >= FEWEST and foreign >= SHARE * letters
-
-
-def scripts_of(text: str) -> Counter[str]:
-    """How many letters of each script but Latin stand in words of a text."""
-    letters = Counter[str]()
-    if not text.isascii():
-        letters.update(char for word in WORD.findall(text) for char in word if char > "\u024f")
-    scripts = Counter[str]()
-    for char, count in letters.items():
-        script = _script(char)
-        if not NO_SCRIPT.fullmatch(script):
-            scripts[script] += count
-    return scripts
-
-
-@cache
-def _script(char: str) -> str:
-    first = unicodedata.name(char, "LATIN").split()[0]
-    return "CJK" if JAPANESE_AND_CHINESE.fullmatch(first) else first

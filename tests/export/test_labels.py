@@ -8,6 +8,7 @@ import re
 import sqlite3
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -583,9 +584,9 @@ def test_texts_are_read_once_and_again_where_they_or_their_reading_changed(
 ) -> None:
     read: list[str] = []
 
-    def reading(chosen: str, rejected: str, last_turn: str, asked: frozenset[Ngram]) -> str:
-        read.append(last_turn)
-        return fault_of_texts(chosen, rejected, last_turn, asked)
+    def reading(chosen: str, rejected: str, prompt: Sequence[Any], asked: frozenset[Ngram]) -> str:
+        read.append(prompt[-1]["content"])
+        return fault_of_texts(chosen, rejected, prompt, asked)
 
     monkeypatch.setattr(cuts, "fault_of_texts", reading)
     export_run(run)

@@ -35,7 +35,7 @@ from cai.judge.certify import Binding, Calibration, certify_all
 from cai.judge.metrics import log_odds
 from cai.records import Label
 from cai.sources.conversations import prompt_hash
-from cai.texts import hygiene, likeness, off_task, refusal_sentences, refusal_words, refusals, thoughts
+from cai.texts import hygiene, likeness, off_task, refusal_sentences, refusal_words, refusals, scripts, thoughts
 
 CHECKS = ("invalid_vote", "empty", "identical", "length_ratio", "order_flip", "low_confidence")
 NOT_NOW = "I am sorry, I can't assist with this request."
@@ -124,18 +124,19 @@ def test_a_pair_leaves_for_its_reason(row: Row, asked: Filters, why: str | None)
 def test_the_first_reason_counts() -> None:
     row = label(0.1, a=REFUSED, b=REFUSED + " ")
     assert [name for name, _ in checks(row, Filters())] == ["identical", "low_confidence"]
-    assert fault_of_texts(REFUSED, REFUSED + " ", "What?") == "near_duplicate"
-    assert fault_of_texts(LEAK, LEAK, "What?") == "near_duplicate" and fault_of_texts(LEAK, A, "?") == "preamble_leak"
+    prompt = [{"role": "user", "content": "What?"}]
+    assert fault_of_texts(REFUSED, REFUSED + " ", prompt) == "near_duplicate"
+    assert fault_of_texts(LEAK, LEAK, prompt) == "near_duplicate" and fault_of_texts(LEAK, A, prompt) == "preamble_leak"
     assert reason(row, Filters()) == ("identical", "the replies differ only in white space")
 
 
 def test_what_cuts_remember_is_of_this_reading() -> None:
-    modules = (hygiene, off_task, likeness, refusals, refusal_sentences, refusal_words, thoughts)
+    modules = (hygiene, off_task, scripts, likeness, refusals, refusal_sentences, refusal_words, thoughts)
     read = (*modules, fault_of_texts, refuses.__wrapped__)
     parts = [*map(inspect.getsource, read), Path(refusals.__file__).with_suffix(".json").read_text()]
     digest = sha256("".join(parts).encode()).hexdigest()[:16]
     # If a text may get another fault now, raise READING; write what this finds here in any case.
-    assert (hygiene.READING, digest) == (8, "131840eb044de547")
+    assert (hygiene.READING, digest) == (9, "2cf1b90456682480")
 
 
 def test_order_flips_are_counted_where_the_bias_is_larger_than_the_preference() -> None:

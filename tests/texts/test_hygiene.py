@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from shared import shared
 
 from cai.texts import repeats
-from cai.texts.hygiene import FAULTS, comfort, emoji, evasive, faults_of, preamble_leak, role_mixup, sign_off, truncated
+from cai.texts.hygiene import (
+    FAULTS,
+    comfort,
+    emoji,
+    evasive,
+    faults_of,
+    preamble_leak,
+    role_mixup,
+    said_in,
+    sign_off,
+    truncated,
+)
 from cai.texts.likeness import WORD, identical, near_identical, words
 from cai.texts.repeats import Phrases, Repeats
 
@@ -274,3 +285,82 @@ def test_the_paper_s_samples_have_their_known_shares(model: str, comforts: float
     assert round(100 * sum(map(comfort, replies)) / 680, 1) == comforts
     assert round(100 * sum(map(evasive, replies)) / 680, 1) == evades
     assert not any(map(preamble_leak, replies))
+
+
+ORDINARY = {  # what a user says, and a reply to it without a fault
+    "an email that was to be rewritten": (
+        "Please rewrite my email to sound more polite: send me the money.",
+        "Here's a revised version:\n\nDear Ms Hale,\n\nCould you please send the amount by Friday?",
+    ),
+    "code that was to be better": (
+        "Make this code more pythonic: for i in range(len(a)): print(a[i])",
+        "Here is an improved version:\n\n```python\nfor each in a:\n    print(each)\n```",
+    ),
+    "a sentence that was to be edited": (
+        "Edit: the cat sitted on the mat.",
+        "Sure! Here's the edited version: The cat sat on the mat.",
+    ),
+    "the response of a server": (
+        "Why does my fetch call to another domain fail?",
+        "The response does not include an Access-Control-Allow-Origin header, so the browser blocks it.",
+    ),
+    "what an API returns": ("What does the API return?", "The response would be a 200 with a JSON body."),
+    "an answer to an invitation": (
+        "How do I RSVP to the invitation?",
+        "Your response should include your name, and whether you bring a guest.",
+    ),
+    "thanks in a card": (
+        "Write a card for my brother, who carried our boxes.",
+        "Thank you for your help with the move. We could not have done it without you.",
+    ),
+    "no changes in a migration": (
+        "How do I migrate from 3.1 to 3.2?",
+        "## Database\n\nNo changes required.\n\n## API\n\nRename `get` to `fetch` in all clients.",
+    ),
+    "a scene": (
+        "Write a two-line scene between a human and a robot.",
+        "Human: Hi, who are you?\n\nRobot: Hello, I am K3.",
+    ),
+    "fractions": (
+        "A recipe for a cake?",
+        "⅔cup sugar, ⅓cup butter, ¼cup milk, ½cup flour, then bake for ⅔ of an hour.",
+    ),
+    "numbers in circles": (
+        "A recipe?",
+        "❶Mix the flour. ❷Add the milk. ❸Bake it. ❹Cool it. ❺Eat it. ❻Wash up. ❼Rest a little.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("prompt", "reply"), ORDINARY.values(), ids=ORDINARY)
+def test_ordinary_replies_have_no_fault_that_keeps_them_from_training(prompt: str, reply: str) -> None:
+    assert list(faults_of(reply, prompt)) == []
+
+
+LEAKS = {  # the same words where nobody has asked for them
+    "preamble_leak": "Here's a revised version:\n\nTalk with her first, and then with her landlord.",
+    "off_task": "The response does not include any advice for the neighbour, so it is not helpful.",
+    "verdict_line": "Talk with her first.\n\nNo changes required.",
+    "role_mixup": "Talk with her first.\n\nHuman: And then?\n\nAssistant: Then with her landlord.",
+}
+
+
+@pytest.mark.parametrize(("fault", "reply"), LEAKS.items())
+def test_the_same_words_are_faults_where_nobody_asks_for_them(fault: str, reply: str) -> None:
+    assert fault in list(faults_of(reply, "How do I tell my neighbour that her dog barks all night?"))
+
+
+def test_what_the_user_said_before_counts() -> None:
+    russian = [
+        {"role": "user", "content": "Привет! Посоветуй, что приготовить на ужин."},
+        {"role": "assistant", "content": "Вот два блюда на выбор, 1 или 2."},
+        {"role": "user", "content": "1"},
+    ]
+    reply = "Отлично, тогда борщ: свёкла, капуста, картофель, и час на медленном огне, а потом сметана и зелень."
+    assert list(faults_of(reply, said_in(russian))) == []
+    assert list(faults_of(reply, said_in(russian[2:]))) == ["script"]
+    again = [
+        {"role": "user", "content": "Tell me of the moon."},
+        {"role": "user", "content": "Why is the moon so bright?"},
+    ]
+    assert "echo" in list(faults_of("Why is the moon so bright?", said_in(again)))

@@ -10,13 +10,13 @@ from cai.texts.off_task import (
     REQUEST,
     SOON,
     asks_for_the_text,
-    changes_script,
     copies,
     echo,
     ngrams_of_all,
     talks_of_itself,
     verdict_line,
 )
+from cai.texts.scripts import changes_script
 
 PROMPT = "How do I tell my neighbour that her dog barks all night?"
 LAW = "Guard the privacy of people who are not present, and suggest talking with them over going behind their backs."

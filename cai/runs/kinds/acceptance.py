@@ -19,7 +19,7 @@ from cai.judge.flows import Pair
 from cai.records import Acceptance, Completion, Prompt, Request, Revision, Round, Turns, Values, Vote
 from cai.runs.kinds.judging import Judging
 from cai.runs.kinds.settings import GenerateSettings, LabelSettings
-from cai.texts.hygiene import faults_of
+from cai.texts.hygiene import faults_of, said_in
 
 MOST_BY_VOTES = (2 + 1 / 2) / (2 + 1)  # of two votes that agree, after which no more are asked for
 
@@ -65,7 +65,7 @@ class Accepting:
         self, prompt: Turns, reply: str, revision: str, principle: Principle
     ) -> Generator[list[Request], list[Completion], Acceptance]:
         """The questions about a revision, and whether it is accepted; none about one that no training could use."""
-        for fault in faults_of(revision, prompt[-1]["content"], self._asked):
+        for fault in faults_of(revision, said_in(prompt), self._asked):
             return Acceptance(
                 accepted=False,
                 fault=fault,

@@ -16,9 +16,9 @@ from cai.errors import InputError, RunError, UsageError
 from cai.folder.info import find_info
 from cai.folder.kinds import kind_of
 from cai.folder.shards.join import read_run
-from cai.records import Values
+from cai.records import Turns, Values
 from cai.sources.files import Source, built_in_prompts, existing, path_of
-from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS
+from cai.texts.hygiene import LEARNED, MANY_REFUSALS, READ_FOR_REFUSALS, said_in
 from cai.texts.refusals import ENGLISH, refusal
 from cai.texts.wording import rendered, report_lines
 from cai.training.data.conditioned import UnderPrinciples
@@ -88,7 +88,7 @@ class TrainingData:
         faults = {}
         for name, fault in LEARNED.items():
             if not method.scores:  # a model that writes would learn to make the faults
-                faults[name] = sum(fault.is_in(row.reply, last_words(row.prompt), asked) for row in rows)
+                faults[name] = sum(fault.is_in(row.reply, _said_in(row.prompt), asked) for row in rows)
         text = rendered(
             WARNINGS,
             data=self,
@@ -274,3 +274,8 @@ def _first_replies(path: Path) -> Iterator[tuple[str, str]]:
             for line in islice(lines, READ_FOR_REFUSALS):
                 row = orjson.loads(line)
                 yield row["initial"], last_words(row["prompt"])
+
+
+def _said_in(prompt: str | Turns) -> str:
+    """What the user says in a prompt."""
+    return prompt if isinstance(prompt, str) else said_in(prompt)
