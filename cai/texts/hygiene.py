@@ -48,7 +48,7 @@ PREAMBLE = re.compile(
 
 EDITING = re.compile(  # what a user may ask for
     r"\b(?:rewrit\w+|re-writ\w+|rephras\w+|reword\w*|paraphras\w+|edit(?:ed|ing|s)?|proofread\w*|polish(?:ed|ing)?"
-    r"|revis(?:e|ed|ing|ion)|improv(?:e|ed|ing)|shorten\w*|refactor\w*"
+    r"|revis(?:e|ed|ing)|improv(?:e|ed|ing)|shorten\w*|refactor\w*"
     r"|mak(?:e|ing) (?:this|it|my|the|these)\b[^.?!\n]{0,60}\b(?:more|less|better|shorter|simpler|clearer|\w+er)\b)",
     re.IGNORECASE,
 )
@@ -66,11 +66,12 @@ TURN = re.compile(  # at the start of a paragraph
     r"(Human|User|Assistant|Critique ?Request|Revision ?Request|Critique|Revision)[*_]*[ \t]?:"
 )
 SPEAKER = re.compile(r"^[ \t]*[*_#]*([A-Z][\w.'’ -]{0,24}?)(?: ?\([^)\n]{1,40}\))?[*_]*[ \t]?:", re.MULTILINE)
-SCENE = re.compile(  # what a user may ask for
+SCENE = re.compile(  # what a user may ask for, between a PARTY and others
     r"\b(?:dialog(?:ue)?|scene|skit|sketch|screenplay|script|play|transcript|role-?play|chat ?log|interview"
     r"|conversation (?:between|of|with))\b",
     re.IGNORECASE,
 )
+PARTY = re.compile(r"\b(?:humans?|users?|customers?|assistants?|AIs?|(?:chat)?bots?|robots?|agents?)\b", re.IGNORECASE)
 REQUESTS = {"CritiqueRequest", "RevisionRequest"}
 NO_SPEAKERS = re.compile("Human|User|Assistant|Critique|Revision|Note|Example|Tip|Warning|Step")
 
@@ -110,7 +111,8 @@ def role_mixup(reply: str, prompt: str = "") -> bool:
 
     Code is left out. `Human:`, `User:` and `Assistant:` count at the start of a paragraph; a `User:` needs an
     `Assistant:` beside it, and a `Critique:` a `Revision:`, for both are headings of ordinary texts. They do not count
-    in a scene, where another speaker has two lines or more, or if the user asks for one.
+    in a scene, where another speaker has two lines or more, or if the user asks for one with a human, an assistant or
+    the like; "write a dialogue" alone does not ask for such turns.
     """
     if ":" not in reply and "<" not in reply and "[" not in reply:
         return False
@@ -120,7 +122,7 @@ def role_mixup(reply: str, prompt: str = "") -> bool:
     names = {name.replace(" ", "") for name in TURN.findall(text)}
     if names & REQUESTS:
         return True
-    if SCENE.search(prompt):
+    if SCENE.search(prompt) and PARTY.search(prompt):
         return False
     if not ("Human" in names or "Assistant" in names or {"Critique", "Revision"} <= names):
         return False

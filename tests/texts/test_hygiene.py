@@ -115,6 +115,23 @@ def test_a_scene_code_or_a_heading_is_no_mix_up(reply: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [
+        ("Write a dialogue between a human and an AI.", True),
+        ("Give me a sample transcript of a chat with a support bot.", True),
+        ("Write a scene in which a robot asks its owner for advice.", True),
+        ("Write a dialogue.", False),
+        ("Write a script that counts lines.", False),
+        ("What does a human eat?", False),
+    ],
+)
+def test_turns_that_the_user_asks_for_are_no_mix_up(prompt: str, asked: bool) -> None:
+    reply = "It rains.\n\nHuman: And then?\n\nAssistant: Then the other."
+    assert role_mixup(reply, prompt) is not asked
+    assert role_mixup(f"{reply}<|im_end|>", prompt)
+
+
+@pytest.mark.parametrize(
     "mark",
     [
         "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|header_start|>", "<|end|>", "<|return|>",
