@@ -18,6 +18,7 @@ FIXED = {  # keys of a request that the method, the reader of the answers, or th
     "n": "one answer is read",
     "best_of": "one answer is read, and all are billed",
 }
+PRICED = ("models", "route", "plugins", "service_tier", "tools", "web_search_options")  # cost more than the table says
 
 
 def check_extra_body(body: Object, *, capped: bool) -> None:
@@ -31,3 +32,6 @@ def check_extra_body(body: Object, *, capped: bool) -> None:
     for name in sorted({"max_tokens", "max_completion_tokens"} & body.keys()):
         if capped:
             raise UsageError(f"--max-cost cannot hold with {name!r} in --extra-body: use --max-tokens alone")
+    for name in PRICED:
+        if capped and body.get(name) is not None:
+            raise UsageError(f"--max-cost cannot hold with {name!r} in --extra-body: what it costs is in no table")

@@ -23,7 +23,8 @@ class AnthropicModel(HostedModel):
     From Claude 4.6 on a started assistant turn is refused, from 4.7 on any
     temperature: then `can.prefill` is false, `can.temperature` None, and the payload has no temperature. A name that
     does not say its version is sent the temperature, and no started turn. `extra_body` is merged last; a null in it
-    takes the key out of the payload.
+    takes the key out of the payload. Thinking in it is left out of a question whose answer is begun, or is to be no
+    longer than the tokens to think for (https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking).
     """
 
     replies = "content"
@@ -70,7 +71,28 @@ class AnthropicModel(HostedModel):
         if request.role != "judge":
             body["cache_control"] = {"type": "ephemeral"}
         body |= call.sampling.extra_body
+        if thinks(body):
+            self._let_think(body, call)
         return {key: value for key, value in body.items() if value is not None}
+
+    def _let_think(self, body: Values, call: Call) -> None:
+        """Leave out what cannot be sent beside thinking, or thinking itself of a question that has no room for it."""
+        budget = body["thinking"].get("budget_tokens")
+        if not isinstance(budget, int):  # none, or one that the server will refuse
+            budget = 0
+        if call.request.prefill or (call.request.max_tokens and call.request.max_tokens <= budget):
+            body["thinking"] = None
+            return
+        if body["max_tokens"] <= budget:
+            raise UsageError(
+                f"anthropic:{self.name} would think for {budget:,} tokens (--extra-body) of {body['max_tokens']:,}, "
+                "which its reply is part of: name a --max-tokens above that"
+            )
+        if "temperature" in call.sampling.extra_body:
+            return
+        if call.request.temperature is None and self.can.temperature is not None and call.temperature != 1:
+            raise UsageError(f"anthropic:{self.name} thinks at the temperature 1 alone: name --temperature 1")
+        body["temperature"] = None
 
     async def send(self, payload: Values) -> Completion:
         """Ask once."""
@@ -79,6 +101,14 @@ class AnthropicModel(HostedModel):
     def reader(self, payload: Values) -> Callable[[Values], Completion]:
         """What reads the answer to a payload."""
         return partial(read_message, name=self.name, most=payload.get("max_tokens"))
+
+
+def thinks(body: Values) -> bool:
+    """Whether a payload asks for thinking: then nothing may begin the reply, and no temperature is taken but 1."""
+    match body.get("thinking"):
+        case {"type": "enabled" | "adaptive"}:
+            return True
+    return False
 
 
 def generation(name: str) -> tuple[int, int] | None:

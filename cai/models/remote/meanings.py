@@ -173,7 +173,7 @@ TOKENS_OVER = re.compile(
     r"\btokens?\b.{0,40}\b(exceed|over the|above|(larger|more) than)|exceed\w*\b.{0,40}\btokens?\b"
 )
 WRITTEN = pattern_of(  # a limit of what is written is a setting
-    r"\b(max|min)_(new_|completion_|output_)?tokens(_to_sample)?\b",
+    r"\b((max|min)_(new_|completion_|output_)?tokens(_to_sample)?|budget_tokens)\b",
     r"\bmax(Output|New|Completion)?Tokens\b",
     r"\b(max(imum)? |number of )*(new|completion|output|generated) (tokens|length)\b",
     r"\bmaximum tokens (you requested|value)",
@@ -281,7 +281,7 @@ def is_too_long(words: str) -> bool:
 
     Not if it speaks of a limit of what is written, such as max_tokens, or of tokens in some time.
     """
-    text = WRITTEN.sub("written", re.sub(r"messages\[\d+\]\S*", "", words))
+    text = WRITTEN.sub("written", re.sub(r"messages\[\d+\]\S*|https?://\S+", "", words))
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()  # codes such as InputTooLong
     text = " ".join(re.sub(r"[_`'\"()\[\]-]", " ", text).split())
     if "request too large" in text:  # also of one request over the tokens of a minute, which will never fit

@@ -42,7 +42,7 @@ class OpenAIModel(HostedModel):
 
     At OpenAI's own servers, Azure's among them, the payload has `max_completion_tokens` (its reasoning models refuse
     `max_tokens`, which every imitator knows). For reasoning models it has neither temperature nor stop strings, at
-    routers too. `extra_body` is merged last; a null in it takes the key out of the payload.
+    routers too. `extra_body` is merged last, an object key by key; a null in it takes the key out of the payload.
     """
 
     replies = "choices"
@@ -103,7 +103,11 @@ class OpenAIModel(HostedModel):
         extra = dict(call.sampling.extra_body)
         if self.habits.seed and "seed" in extra:
             extra[self.habits.seed] = extra.pop("seed")
-        body |= extra
+        for name, value in extra.items():
+            ours = body.get(name)
+            if isinstance(ours, dict) and isinstance(value, dict):  # OpenRouter's `provider`
+                value = ours | value
+            body[name] = value
         return {key: value for key, value in body.items() if value is not None}
 
     def _check(self, call: Call) -> None:

@@ -133,8 +133,35 @@ def test_what_the_protocol_lacks_is_a_usage_error() -> None:
 
 
 def test_extra_body_is_merged_last_and_null_takes_a_key_out() -> None:
-    body = model().payload(call(extra_body={"thinking": {"type": "adaptive"}, "cache_control": None}))
-    assert body["thinking"] == {"type": "adaptive"} and "cache_control" not in body
+    body = model().payload(call(extra_body={"top_k": 5, "cache_control": None}))
+    assert body["top_k"] == 5 and "cache_control" not in body
+
+
+@pytest.mark.parametrize("thinking", [{"type": "adaptive"}, {"type": "enabled", "budget_tokens": 1024}])
+def test_what_cannot_be_sent_beside_thinking_is_left_out_or_refused(thinking: dict[str, Any]) -> None:
+    extra = {"thinking": thinking}
+    body = model().payload(call(temperature=1, max_tokens=2048, extra_body=extra))
+    assert body["thinking"] == thinking and "temperature" not in body
+    verdict = Request("judge", TALK, temperature=0.0)  # no temperature of the user
+    assert "temperature" not in model().payload(call(verdict, max_tokens=2048, extra_body=extra))
+    with pytest.raises(UsageError, match="thinks at the temperature 1 alone: name --temperature 1"):
+        model().payload(call(temperature=0.7, max_tokens=2048, extra_body=extra))
+    begun = model().payload(call(replace(verdict, prefill="Answer:", max_tokens=8), extra_body=extra))
+    assert "thinking" not in begun and begun["temperature"] == 0 and begun["messages"][-1]["content"] == "Answer:"
+    off = model().payload(call(temperature=0.7, extra_body={"thinking": {"type": "disabled"}}))
+    assert off["thinking"] == {"type": "disabled"} and off["temperature"] == 0.7
+
+
+def test_thinking_needs_room_for_its_tokens() -> None:
+    extra = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+    with pytest.raises(UsageError, match=r"would think for 1,024 tokens .* of 1,024, .* name a --max-tokens above"):
+        model().payload(call(temperature=1, max_tokens=1024, extra_body=extra))
+    short = Request("judge", TALK, temperature=0.0, max_tokens=256)
+    assert "thinking" not in model().payload(call(short, max_tokens=4096, extra_body=extra))
+    odd = {"thinking": {"type": "enabled", "budget_tokens": "many"}}  # for the server to refuse
+    assert model().payload(call(temperature=1, extra_body=odd))["thinking"] == odd["thinking"]
+    newer = model(NEW).payload(call(max_tokens=2048, extra_body=extra))
+    assert newer["thinking"] == extra["thinking"] and "temperature" not in newer
 
 
 def test_the_base_url_is_the_users_then_the_environments_then_anthropics(monkeypatch: pytest.MonkeyPatch) -> None:

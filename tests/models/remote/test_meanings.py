@@ -91,6 +91,8 @@ NOT_TOO_LONG = [
     "the server took too long to read the input",
     "usage limit exceeded for input tokens this month",
     "prompt_logprobs is larger than the maximum of 20",
+    "`max_tokens` must be greater than `thinking.budget_tokens`; see https://api.test/limits#context-window-exceeded",
+    "thinking.budget_tokens: Input should be greater than or equal to 1024",
 ]
 
 

@@ -332,6 +332,14 @@ def test_a_seed_of_the_extra_body_goes_by_the_name_that_the_server_has_for_it() 
     assert not nothing.keys() & {"seed", "random_seed"}
 
 
+def test_an_object_in_the_extra_body_is_merged_key_by_key() -> None:
+    extra = {"provider": {"only": ["azure"], "sort": "price"}, "top_p": 0.9}
+    question = call(Request("judge", MESSAGES, top_logprobs=5), extra_body=extra)
+    payload = open_model("openrouter:openai/gpt-4.1").payload(question)
+    assert payload["provider"] == {"require_parameters": True, "only": ["azure"], "sort": "price"}
+    assert payload["top_p"] == 0.9
+
+
 def test_a_router_is_told_to_send_conversations_whole() -> None:
     payload = open_model("openrouter:openai/gpt-4.1").payload(call(Request("assistant", MESSAGES)))
     assert payload["plugins"] == [{"id": "context-compression", "enabled": False}]
