@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from cai.engine.revise import Ask
@@ -32,6 +33,7 @@ LONGER = 1.5  # times BASE's words, or the inverse: judges prefer the longer rep
 COMMON = 0.1  # share of the replies that hold a phrase: people who read ten of them meet it
 RARE = 0.02  # and of BASE's, at most
 FEWEST = 3  # replies with a phrase, at least
+SHOWN = 10  # phrases of a contestant
 
 
 class Degeneration(Suite):
@@ -92,7 +94,8 @@ class Degeneration(Suite):
         texts = ReplyTexts(self.arena)
         lines = list(texts.lines())
         phrases = {
-            name: list(texts.new_phrases(number, COMMON, RARE, FEWEST)) for number, name in enumerate(texts.names)
+            name: list(islice(texts.new_phrases(number, COMMON, RARE, FEWEST), SHOWN))
+            for number, name in enumerate(texts.names)
         }
         new = [
             f"{name}: {share:.0%} of the replies say “{phrase}” (BASE {base:.0%}, warned of from {COMMON:.0%})"

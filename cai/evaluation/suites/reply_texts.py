@@ -21,6 +21,7 @@ from cai.texts.repeats import Phrases
 from cai.texts.repetition import Words, compressed, distinct, equal_length, mtld, repeated, tokens
 
 QUANTILES = (0.1, 0.5, 0.9)
+MOST_PHRASES = 200  # of a contestant that are looked for in BASE's replies; it may have learned most of them there
 Column = Mapping[int, float]  # of one contestant, by the position of a prompt
 
 
@@ -131,7 +132,7 @@ class ReplyTexts:
 
     def new_phrases(self, number: int, least: float, most: float, fewest: int) -> Iterator[tuple[str, float, float]]:
         """Phrases in `least` of the replies and `fewest` of them, and in `most` of BASE's: with both shares."""
-        for phrase, _ in self._phrases(number).top(least):
+        for phrase, _ in self._phrases(number).top(least, most=MOST_PHRASES):
             own, base = self._holding(number, phrase), self._holding(0, phrase)
             if fmean(own) >= least and fmean(base) <= most and sum(own) >= fewest:
                 yield phrase, fmean(own), fmean(base)

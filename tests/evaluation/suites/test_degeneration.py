@@ -120,6 +120,17 @@ def test_a_fault_is_warned_of_and_nothing_else(write: Writer, finish: Any, warne
     assert all(problem.startswith("model: ") for problem in problems)
 
 
+def test_a_new_phrase_is_found_behind_any_number_of_phrases_that_base_has_too(tmp_path: Path) -> None:
+    def refrains(prompt: str) -> str:
+        return prose(prompt) + "".join(f" and verse {number} goes like this. {prose(prompt, 3)}" for number in range(15))
+
+    def advises(prompt: str) -> str:
+        return refrains(prompt) + (" always talk to a licensed professional first" if digits(prompt) % 3 == 0 else "")
+
+    result = by_writers(tmp_path, writer(refrains, "base"), writer(advises, "model"))
+    assert any("always talk to a licensed professional first" in problem for problem in result.warnings)
+
+
 def test_the_commonest_phrase_is_compared_with_how_often_base_says_the_same(tmp_path: Path) -> None:
     result = by_writers(tmp_path, writer(boilerplate, "base"), writer(boilerplate, "copy"), writer(loop, "other"))
     copy, other = (lines_of(result, name)["commonest phrase"] for name in ("copy", "other"))
