@@ -154,7 +154,7 @@ def weaknesses(calibration: Calibration) -> Iterator[str]:
     if calibration.temperature == HOTTEST:
         yield f"{bound}: its confidences say nothing here"
     elif calibration.temperature == COLDEST:
-        yield f"{bound}: every label is right here"
+        yield f"{bound}: the labels are right far more often than their confidences say"
 
 
 def fit_temperature(zs: Sequence[float], truths: Sequence[float]) -> float:

@@ -167,9 +167,10 @@ def kappa(ps: Sequence[float], truths: Sequence[float]) -> float | None:
 
 
 def cohen(first: Sequence[str], second: Sequence[str]) -> tuple[float, float, float] | None:
-    """Cohen's kappa of two people who labelled the same pairs, and its 95 % interval (Cohen 1960, eq. 1 and 7).
+    """Cohen's kappa of two people who labelled the same pairs, and its 95 % interval; None if chance alone would agree.
 
-    kappa = (p_o - p_e) / (1 - p_e), se = sqrt(p_o (1 - p_o) / n) / (1 - p_e). None if chance alone would always agree.
+    kappa = (p_o - p_e) / (1 - p_e) (Cohen 1960, eq. 1). Its interval is that of p_o with p_e taken as known, as in
+    eq. 7, but by Wilson: eq. 7 has no width where all labels agree, however few they are.
     """
     n = len(first)
     agreed = sum(a == b for a, b in zip(first, second, strict=True)) / n
@@ -178,8 +179,8 @@ def cohen(first: Sequence[str], second: Sequence[str]) -> tuple[float, float, fl
     if chance >= 1:
         return None
     value = (agreed - chance) / (1 - chance)
-    half = Z95 * math.sqrt(agreed * (1 - agreed) / n) / (1 - chance)
-    return value, max(-1.0, value - half), min(1.0, value + half)
+    low, high = ((end - chance) / (1 - chance) for end in wilson(agreed * n, n))
+    return value, max(-1.0, low), high
 
 
 def risk_coverage(ps: Sequence[float], truths: Sequence[float]) -> list[tuple[float, float, float]]:

@@ -445,11 +445,18 @@ def test_the_certified_thresholds_of_a_real_judge_come_out(gpt4: Rows) -> None:
 
 
 def test_kappa_is_that_of_cohens_table() -> None:
-    # 20 yes-yes, 15 no-no, 5 and 10 apart: p_o = .7, p_e = .5, kappa = .4, se = sqrt(.7 .3 / 50) / .5 = .1296
+    # 20 yes-yes, 15 no-no, 5 and 10 apart: p_o = .7 (Wilson's interval for 35 of 50: .5625 to .8090), p_e = .5
     first = ["a"] * 25 + ["b"] * 25
     second = ["a"] * 20 + ["b"] * 5 + ["a"] * 10 + ["b"] * 15
     kappa = cohen(first, second)
-    assert kappa == pytest.approx((0.4, 0.4 - 1.96 * 0.1296, 0.4 + 1.96 * 0.1296), abs=1e-3)
+    assert kappa == pytest.approx((0.4, (0.5625 - 0.5) / 0.5, (0.8090 - 0.5) / 0.5), abs=1e-3)
+
+
+def test_few_labels_that_all_agree_are_no_proof_of_a_kappa_of_1() -> None:
+    few, many = (cohen(["a", "b"] * n, ["a", "b"] * n) for n in (2, 200))
+    assert few is not None and many is not None
+    assert few[0] == many[0] == 1 == pytest.approx(few[2]) == pytest.approx(many[2])
+    assert few[1] < 0.1 and many[1] > 0.95
 
 
 @given(st.lists(st.tuples(st.sampled_from("abt"), st.sampled_from("abt")), min_size=1))
