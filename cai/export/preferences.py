@@ -33,6 +33,7 @@ from cai.export.pairs import (
 from cai.folder.lines import BAD_ROW, PAIR_BITS, damage, lines_in_order, reading
 from cai.folder.run import RunFolder
 from cai.judge.certify import calibration_for, threshold
+from cai.sources.conversations import prompt_hash
 
 PAIR_OVER_TARGET: Reason = "over_target", "enough pairs came before it"
 NOT_EXTREME: Reason = "not_extreme", "the pairing takes another pair of the prompt"
@@ -71,6 +72,7 @@ class LabelCut(Cut):
         self.filters = replace(filters_of(options, self.calibration), asked=self.asked)
         if self.calibration is not None and options.agreement is not None:
             self.certified = threshold(self.calibration, options.agreement)
+        self.met_benign = False  # whether a prompt is one of --benign
         self._unit: list[Row] = []  # the labels that were read last
 
     def units(self) -> Iterator[list[Row]]:
@@ -79,6 +81,8 @@ class LabelCut(Cut):
         with reading(self.labels):
             for _, unit in itertools.groupby(lines, key=lambda place: place[0] >> PAIR_BITS):
                 self._unit = [orjson.loads(line) for _, line in unit]
+                if self.filters.benign and not self.met_benign:
+                    self.met_benign = prompt_hash(self._unit[0]["prompt"]) in self.filters.benign
                 yield self._unit
 
     @contextmanager

@@ -318,6 +318,22 @@ def calibration(**binding: Any) -> Calibration:
     )
 
 
+def test_a_calibration_and_benign_prompts_are_found_again_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "run", [pair(0, 2.0), pair(1, 3.0)])
+    (tmp_path / "made.json").write_text(calibration().model_dump_json())
+    (tmp_path / "benign.jsonl").write_text('{"prompt": "How do bees fly?"}\n')
+    monkeypatch.chdir(tmp_path)
+    export_run("run", calibration="made.json", benign="benign.jsonl", agreement=0.8)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["export"]["calibration"] == info["calibration"]["path"] == str(tmp_path / "made.json")
+    export_run(tmp_path / "run", **info["export"])
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == info
+
+
 def test_what_speaks_against_a_calibration_is_told_of_what_was_cut_by_it(run: Path) -> None:
     made = calibration().model_copy(update={"notes": ("12 pairs are too few",)})
     assert "of the gold pairs: 12 pairs are too few" in export_run(run, calibration=made, agreement=0.8).notes
@@ -415,6 +431,10 @@ def test_prompts_listed_as_benign_must_not_be_refused(tmp_path: Path) -> None:
     summary = export_run(tmp_path / "run", benign=benign)
     assert [row["id"] for row in rows(tmp_path / "run" / "dpo.jsonl")] == ["q0:0-1"]
     assert summary.left_out["pairs"] == {"refused_benign": 1}
+    assert not any("--benign" in note for note in summary.notes)
+    benign.write_text('{"prompt": "Another question?"}\n')
+    [note] = (note for note in export_run(tmp_path / "run", benign=benign).notes if "--benign" in note)
+    assert note.startswith(f"no prompt of the run is one of --benign {benign}, so it has left nothing out")
     benign.write_text("7\n")
     with pytest.raises(UsageError, match=r"--benign .*benign.jsonl: record 1 is not a prompt"):
         export_run(tmp_path / "run", benign=benign)

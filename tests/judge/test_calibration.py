@@ -429,7 +429,9 @@ def test_a_coin_flip_judge_is_certified_nothing_and_is_told_so() -> None:
 def test_few_pairs_and_bounds_are_told() -> None:
     result = read(plain(human="a"), plain(human="a"))
     assert any("2 pairs are too few for a temperature" in note for note in result.notes)
-    assert any("at the bound of what is tried (0.05): the labels are right far more often" in note for note in result.notes)
+    assert any(
+        "at the bound of what is tried (0.05): the labels are right far more often" in note for note in result.notes
+    )
     result = read(plain(human="b"), plain(human="b"))
     assert any("(100): its confidences say nothing here" in note for note in result.notes)
     assert result.calibration.notes == result.notes

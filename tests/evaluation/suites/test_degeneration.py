@@ -122,7 +122,9 @@ def test_a_fault_is_warned_of_and_nothing_else(write: Writer, finish: Any, warne
 
 def test_a_new_phrase_is_found_behind_any_number_of_phrases_that_base_has_too(tmp_path: Path) -> None:
     def refrains(prompt: str) -> str:
-        return prose(prompt) + "".join(f" and verse {number} goes like this. {prose(prompt, 3)}" for number in range(15))
+        return prose(prompt) + "".join(
+            f" and verse {number} goes like this. {prose(prompt, 3)}" for number in range(15)
+        )
 
     def advises(prompt: str) -> str:
         return refrains(prompt) + (" always talk to a licensed professional first" if digits(prompt) % 3 == 0 else "")
