@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from cai.calls.model import spec_of
 from cai.calls.prices import CHARACTERS_PER_TOKEN, TYPICAL_ANSWER
 from cai.models import provider_of, speed_of
-from cai.records import Object, Record, Values
+from cai.records import BadPrompt, Object, Record, Values
 from cai.runs.rehearsal import Counts, Plannable, rehearse
 from cai.runs.run import Run
 from cai.texts.wording import plural, report_lines
@@ -61,7 +61,7 @@ def estimate(run: Plannable) -> Estimate:
     """Count what a run would ask, streaming through its items."""
     likely = {player: Counter[str]() for player in run.planned()}
     most = {player: Counter[str]() for player in run.planned()}
-    statuses, waves = asyncio.run(rehearse(run, likely, most))
+    statuses, waves, misfit = asyncio.run(rehearse(run, likely, most))
     roles = _roles(run, likely)
     sums = _sums(roles)
     bounds = _sums(_roles(run, most))
@@ -75,7 +75,7 @@ def estimate(run: Plannable) -> Estimate:
         seconds=None if run.settings.batch else _seconds(run, sums),
         waves=waves if run.settings.batch else None,
         roles=roles,
-        notes=tuple(_notes(run, bounds["cost_usd"])),
+        notes=tuple(_notes(run, bounds["cost_usd"], misfit)),
         **sums,
         **(most_sums if run.bounded else {}),
     )
@@ -118,8 +118,10 @@ def _seconds(run: Plannable, sums: Object) -> float | None:
     return seconds
 
 
-def _notes(run: Plannable, most_cost: float | None) -> Iterator[str]:
+def _notes(run: Plannable, most_cost: float | None, misfit: BadPrompt | None) -> Iterator[str]:
     settings = run.settings
+    if misfit is not None:
+        yield f"record {misfit.line} is the first that cannot be used: {misfit.problem}"
     if isinstance(run, Run):
         yield from run.folder_notes()
     yield (

@@ -143,17 +143,19 @@ class Rehearsal(NamedTuple):
     """What was found beside the counts.
 
     statuses: how many items are new, finished and unusable. waves: how often the run waits for answers, if it asks
-    about all items at once.
+    about all items at once. misfit: the first record that is not an item.
     """
 
     statuses: Counter[str]
     waves: int
+    misfit: BadPrompt | None
 
 
 async def rehearse(run: Plannable, likely: Counts, most: Counts) -> Rehearsal:
     """Count what is asked about new items."""
     statuses = Counter[str]()
     waves = Counter[Path]()  # by folder
+    misfit: BadPrompt | None = None
     before = 0  # waves in which it is prepared
     parts = list(run.parts())
     with ExitStack() as opened:
@@ -170,13 +172,15 @@ async def rehearse(run: Plannable, likely: Counts, most: Counts) -> Rehearsal:
                     continue
                 if part.unit == run.unit:
                     statuses[status] += 1
+                if misfit is None and isinstance(item, BadPrompt):
+                    misfit = item
                 if status == "new":
                     await _rehearse(part, item, position, likely, TYPICAL_ANSWER, set(), folders, waves)
                     await _rehearse(part, item, position, most, 1.0, set(), folders, Counter())
             waves[part.out] *= math.ceil(statuses["new"] / FLOWS)
             if 0 < part.asked_first < statuses["new"]:  # the others wait for what these show
                 waves[part.out] *= 2
-    return Rehearsal(statuses, before + waves.total())
+    return Rehearsal(statuses, before + waves.total(), misfit)
 
 
 def _workers(settings: RunSettings) -> int:

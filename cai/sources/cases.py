@@ -10,8 +10,8 @@ from cai.records import Message
 from cai.sources.conversations import conversation_before, merged
 from cai.sources.replies import PAIRS, answers_in, column_of_many, columns_of, cut_of, many_of
 from cai.sources.threads import woven
-from cai.sources.turns import HUMAN, ROLES, before_reply
-from cai.sources.values import BadRecord, listed, object_of
+from cai.sources.turns import HUMAN, ROLES, before_reply, held
+from cai.sources.values import BadRecord, object_of
 
 LONE: dict[type, str] = {str: "text", list: "messages"}  # what a record that is not an object is read as
 MARKERS = {"system": "\n\nSystem:", "user": HUMAN, "assistant": "\n\nAssistant:"}
@@ -63,7 +63,7 @@ def read_case(record: Any, reply_field: str | None = None, prompt_field: str | N
         problems = [cut_of(record)] * len(texts)
         turns = next(filter(None, before), [])
     if not texts:
-        raise BadRecord(f"no reply; it has {listed(record)}: name its column with --reply-field")
+        raise BadRecord(f"no reply; {held(record, 'name its column with --reply-field')}")
     cut = frozenset(number for number, problem in enumerate(problems) if problem == "truncated")
     return Case(tuple(zip(roles, texts, strict=True)), turns, cut)
 

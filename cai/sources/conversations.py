@@ -6,8 +6,7 @@
     messages, conversations, conversation, transcript,
       chosen, rejected, conversation_a, conversation_b   a whole conversation, its last reply included
     system, system_prompt                                the system turn, of all of these
-    history beside another prompt: pairs of texts,
-      or messages; context: messages                     the turns before it
+    history of any form, context of messages             the turns before another prompt
 
 A record may hold a conversation twice, such as the first turn under `prompt` and all turns under `chosen`: the longer
 counts, if it holds the other. `cai.sources.turns` lists the forms, `cai.sources.replies` the columns of replies.
@@ -30,12 +29,13 @@ from cai.sources.turns import (
     UNREAD,
     before_reply,
     check_read,
+    held,
     is_conversation,
     is_turn,
     transcript,
     whole,
 )
-from cai.sources.values import BadRecord, as_text, id_of, listed, missing, shown
+from cai.sources.values import BadRecord, as_text, id_of, missing, shown
 
 SIDES = ("chosen", "rejected", "conversation_a", "conversation_b")  # columns of one side of a pair
 PROMPTS = (  # columns of a prompt, first match wins
@@ -107,7 +107,7 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
     for key in keys:
         if key in record:
             raise BadRecord(f"{key!r} is null", "empty")
-    raise BadRecord(f"no {', '.join(keys)}; it has {listed(record)}: name the right one with --prompt-field")
+    raise BadRecord(f"no {', '.join(keys)}; {held(record, 'name the right one with --prompt-field')}")
 
 
 def prompt_in(record: Object, field: str | None = None) -> list[Message]:

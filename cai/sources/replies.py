@@ -24,8 +24,8 @@ from cai.errors import SourceError
 from cai.records import Contest, Message, Object
 from cai.sources.conversations import conversation_before, merged, pair_hash, prompt_hash, prompt_in, to_answer
 from cai.sources.labels import BETTER, OTHER, Preference, human_label, number_in, preferred_of
-from cai.sources.turns import HUMAN, is_conversation, parted
-from cai.sources.values import BadRecord, as_text, id_of, listed, missing, optional_text
+from cai.sources.turns import HUMAN, held, is_conversation, parted
+from cai.sources.values import BadRecord, as_text, id_of, missing, optional_text
 
 MANY: dict[str, bool] = {  # columns of a list of replies → whether only objects are, and not texts
     "replies": False,
@@ -138,7 +138,7 @@ def shared_prompt(record: Object, before: Sequence[Sequence[Message]]) -> Sequen
     """The one conversation that all replies of a record answer; raises BadRecord if there is none."""
     first, *others = before
     if not all(before):
-        raise BadRecord(f"no prompt beside the reply; it has {listed(record)}")
+        raise BadRecord(f"no prompt beside the reply; {held(record)}")
     if any(merged(other) != merged(first) for other in others):
         raise BadRecord("the two replies answer different conversations")
     return first
@@ -235,7 +235,7 @@ def pair_of(record: Object) -> Contest:
     names = columns_of_two(record)
     if names is None:
         columns = "replies, chosen and rejected, a and b, response_a and response_b, output_1 and output_2, …"
-        raise BadRecord(f"no pair of replies ({columns}); it has {listed(record)}")
+        raise BadRecord(f"no pair of replies ({columns}); {held(record)}")
     before, replies = answers_in(record, names)
     messages = to_answer(shared_prompt(record, before))
     for name, reply in zip(names, replies, strict=True):

@@ -30,7 +30,8 @@ from typing import Any, Literal
 import orjson
 
 from cai.records import Message, Object
-from cai.sources.values import BadRecord, as_text, kind, missing, shown
+from cai.sources.values import BadRecord, as_text, kind, listed, missing, shown
+from cai.texts.wording import counted
 
 ROLES: dict[str, Literal["system", "user", "assistant"]] = {  # in lower case
     "system": "system",
@@ -121,6 +122,15 @@ def is_turn(value: Any) -> bool:
     if not isinstance(value, Mapping):
         return False
     return any(key in value for key in ROLE_KEYS) and any(key in value for key in (*CONTENT_KEYS, *CALLS))
+
+
+def held(record: Object, advice: str = "") -> str:
+    """What a record has instead of what is looked for, and what to do: to take its records out, if it wraps a list."""
+    lists = {key: value for key, value in record.items() if isinstance(value, list) and value}
+    for key, value in lists.items():
+        if len(lists) == 1 and isinstance(value[0], Mapping) and not is_turn(value[0]):
+            return f"it has {shown(key)}, a list of {counted(len(value), 'record')}: make that list a file of its own"
+    return f"it has {listed(record)}{advice and ': '}{advice}"
 
 
 def is_reply(value: Any) -> bool:

@@ -96,6 +96,14 @@ def test_calls_and_tokens_are_those_counted_by_hand(plain: Path) -> None:
 def test_a_repeated_prompt_is_unusable_as_generate_drops_it_and_a_repeated_id_is_not(plain: Path) -> None:
     found = plan([{"id": "a", "prompt": "one"}, {"id": "a", "prompt": "two"}, {"prompt": "one"}], templates=plain)
     assert (found.prompts, found.unusable) == (2, 1)
+    assert not any("cannot be used" in note for note in found.notes)
+
+
+def test_the_first_record_that_is_no_prompt_is_told_with_its_place(plain: Path) -> None:
+    found = plan(["a", {"n": 1}, {"m": 1}], templates=plain)
+    assert (found.prompts, found.unusable) == (1, 2)
+    [note] = (note for note in found.notes if "cannot be used" in note)
+    assert note.startswith("record 2 is the first that cannot be used: no prompt") and "it has 'n'" in note
 
 
 def test_a_text_counts_by_its_bytes() -> None:

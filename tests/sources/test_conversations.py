@@ -142,6 +142,12 @@ def test_an_empty_prompt_is_refused_as_empty(record: Any) -> None:
         ({"prompt": 7}, "prompt is of type int, not text or a list of messages"),
         ({"text": "Hi", "n": 1}, "rejected, conversation_a, conversation_b; it has 'text', 'n': name the right one"),
         ({}, "it has nothing"),
+        (
+            {"version": 2, "data": [{"prompt": "Hi"}]},
+            "it has 'data', a list of 1 record: make that list a file of its own",
+        ),
+        ({"data": [{"role": "user", "content": "Hi"}]}, "it has 'data': name the right one with --prompt-field"),
+        ({"data": [{"n": 1}], "more": [{"n": 1}]}, "it has 'data', 'more': name the right one"),
         ({"messages": "Hi"}, "messages is text, not a list of messages"),
         ({"messages": ["Hi"]}, "turn 1 is of type str, not an object"),
         ({"messages": [message("robot", "Hi")]}, "turn 1 has the role 'robot'; known: system, developer, user, human"),
