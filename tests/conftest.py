@@ -32,7 +32,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # No test is timed: beside other work, or in the first example's imports, any may take a second. The default suite tries
 # the same examples every time, so that what fails is the change at hand; `make test-seeds` looks for new ones.
-hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.register_profile("new", deadline=None, max_examples=1_000, print_blob=True)
 hypothesis.settings.load_profile("same")
 

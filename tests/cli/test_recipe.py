@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from forked import fork
 from kept import command, environment, rows
+from seldom import seldom
 from stub import Stub, stub
 
 MOST_IN_FLIGHT = 4
@@ -69,7 +70,7 @@ def test_a_stage_that_fails_ends_it_with_its_own_line(folder: Path) -> None:
     assert ended.stderr.splitlines()[-1] == "error: cai generate ended with status 1: for the reason above"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", seldom([signal.SIGINT, signal.SIGTERM], [signal.SIGINT]))
 def test_an_interrupted_recipe_says_so_and_is_resumed(folder: Path, server: Stub, number: signal.Signals) -> None:
     process = begin(folder, *DRAWS)
     server.wait_for_a_request()
@@ -92,7 +93,8 @@ def test_a_command_that_is_killed_is_named_and_the_recipe_can_be_resumed(folder:
     assert finish(folder, *DRAWS) == 0
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 10])
 def test_a_recipe_that_is_killed_ends_in_the_same_report_and_pays_nothing_twice(
     folder: Path, server: Stub, kills: int
 ) -> None:

@@ -79,7 +79,8 @@ def test_the_evaluation_of_two_models_asks_one_server_at_a_time(fake: Fake, tmp_
     assert fake.gone()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_command_that_is_stopped_leaves_no_server_and_can_be_resumed(
     fake: Fake, number: signal.Signals, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from forked import fork
 from kept import environment, in_order
+from seldom import seldom
 from tellers import Teller, telling
 
 import cai
@@ -134,7 +135,7 @@ def new_calls(first: Path, at_once: Path) -> int:
 
 DEFAULTS = ("--rounds", "2", "-k", "-n", "-c", "truncated,model_error")  # are left out, or have another name
 OFTEN = ("truncated rows", "calls of another run")  # the others are tried with all tests
-KINDS = [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.slow) for kind in GROWTHS]
+KINDS = seldom(GROWTHS, OFTEN)
 
 
 @pytest.mark.parametrize("kind", KINDS)

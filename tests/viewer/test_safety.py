@@ -14,6 +14,7 @@ from typing import Any
 
 import label_cuts
 import pytest
+from seldom import seldom
 from viewers import Viewer, viewer
 
 from cai.viewer import safety
@@ -279,7 +280,7 @@ def crowd(running: Viewer) -> list[socket.socket]:
     return connections
 
 
-@pytest.mark.parametrize("last", [False, True], ids=["the crowd leaves", "the viewer ends first"])
+@pytest.mark.parametrize("last", seldom([False, True], [False]))
 def test_too_many_connections_say_nothing_in_the_terminal_and_do_no_lasting_harm(tmp_path: Path, last: bool) -> None:
     folder = label_cuts.make_run(tmp_path / "labels", [label_cuts.pair(0, z=1.0)])
     with ExitStack() as stack, viewer(folder, alone=True) as running:  # which looks at the terminal when it ends

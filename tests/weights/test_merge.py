@@ -251,6 +251,7 @@ for out in outs:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_merge_leaves_no_half_model_and_the_next_one_cleans_up(base: Path, tmp_path: Path) -> None:
     made = adapter(tmp_path / "lora", str(base))
     outs = [tmp_path / at / f"out-{at}" for at in ("save", "gguf", "rename")]

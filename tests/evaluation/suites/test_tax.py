@@ -225,6 +225,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [f"hf:{tiny.model(models / name, context=2048, seed=seed)}" for name, seed in seeds.items()]
 
 
+@pytest.mark.slow
 def test_a_model_against_itself_pays_nothing_and_another_differs(
     trio: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

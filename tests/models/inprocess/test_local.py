@@ -365,6 +365,7 @@ def test_a_cancelled_call_leaves_the_engine_to_the_others(played: Played) -> Non
     assert "Paris" in played.run(play()).text
 
 
+@pytest.mark.slow
 def test_letters_are_scored_as_transformers_scores_them(played: Played) -> None:
     [answer] = played.ask(call(JUDGE, prefill="The better reply is Reply", score=(" A", " B", "")))
     assert answer.scores == pytest.approx((-0.7674, -0.6850, 0.0), abs=0.01)  # float32, on the same weights

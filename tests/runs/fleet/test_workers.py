@@ -86,6 +86,7 @@ def test_every_kind_of_run_is_what_one_process_makes_of_it(tmp_path: Path, words
             assert exports(tmp_path / "two" / name) == exports(tmp_path / "one" / name)
 
 
+@pytest.mark.slow
 def test_a_run_of_workers_grows_like_any_other(tmp_path: Path, server: Steady) -> None:
     file = written(tmp_path / "prompts.jsonl", [{"prompt": f"Question {number}?"} for number in range(6)])
     before = server.answered
@@ -105,6 +106,7 @@ def test_one_worker_is_a_run_without_shards(tmp_path: Path, server: Steady) -> N
 # Money
 
 
+@pytest.mark.slow
 def test_a_cap_holds_for_all_workers_together(tmp_path: Path, server: Steady) -> None:
     file = written(tmp_path / "prompts.jsonl", [{"prompt": f"Question {number}?"} for number in range(40)])
     generate(file, tmp_path / "whole", server, price=PRICE)
@@ -165,7 +167,8 @@ def test_an_error_of_one_worker_ends_all_with_one_line(tmp_path: Path) -> None:
 # Ends
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_workers_stop_with_who_started_them_and_go_on_later(tmp_path: Path, number: int) -> None:
     file, out = many_prompts(tmp_path / "prompts.jsonl", 30), tmp_path / "run"
     with stub("--latency", "0.1") as server:
@@ -194,7 +197,8 @@ def test_workers_end_with_who_started_them_however_that_ended(tmp_path: Path) ->
         assert len(workers) == 2 and gone(workers.values())
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 20])
 def test_whoever_is_killed_the_run_ends_as_if_nothing_had_happened(tmp_path: Path, kills: int) -> None:
     file, chance = many_prompts(tmp_path / "prompts.jsonl", 20 * kills), random.Random(0)
     with stub() as server:

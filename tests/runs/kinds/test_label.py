@@ -17,6 +17,7 @@ from label_runs import lost, mute, rows_of, run, scorer, scores, setup, votes
 from players import Player, digits
 from sample_runs import PROMPTS, cutting, seeded
 from sample_runs import run as sample_run
+from seldom import seldom
 
 from cai.engine.readability import CHECKED
 from cai.errors import AuthenticationFailed, CallRejected, ModelStopped, RunError, SourceError, UsageError
@@ -377,7 +378,7 @@ def test_replies_are_drawn_until_enough_pairs_are_kept_and_no_more(tmp_path: Pat
         assert all((prompt, "5") in numbers for prompt in prompts - served)
 
 
-@pytest.mark.parametrize("further", [-1, 1, 2, 100])
+@pytest.mark.parametrize("further", seldom([-1, 1, 2, 100], [-1, 2]))
 def test_the_same_pairs_are_kept_towards_a_target_at_concurrency_1_and_64(
     tmp_path: Path, samples: Path, further: int
 ) -> None:
@@ -392,6 +393,7 @@ def test_the_same_pairs_are_kept_towards_a_target_at_concurrency_1_and_64(
     assert len(rows_of(tmp_path / "1")) < len(rows_of(tmp_path / "64")) or further == 100
 
 
+@pytest.mark.slow
 def test_a_run_towards_a_target_that_was_stopped_anywhere_ends_with_the_same_pairs(tmp_path: Path) -> None:
     sample_run(PROMPTS[:4], tmp_path / "samples", Player(seeded, "one", seeds=True), n=2, seed=5)
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from players import Player
 from sample_runs import PROMPTS, cutting, rows_of, run, seeded, setup
+from seldom import seldom
 
 from cai.cli.terminal.progress import Progress
 from cai.errors import CaiError, ModelStopped, RunError, UsageError
@@ -82,7 +83,7 @@ def one_failed(prompts: Path, out: Path) -> None:
         db.execute("UPDATE inputs SET state = 'model_error' WHERE position = 7")
 
 
-@pytest.mark.parametrize("shard", [None, "1/3"])
+@pytest.mark.parametrize("shard", seldom([None, "1/3"], [None]))
 @pytest.mark.parametrize(
     ("change", "given"),
     [(None, {}), (None, {"n": 3}), (None, {"limit": 299}), (one_prompt_more, {}), (killed, {}), (one_failed, {})],

@@ -11,6 +11,7 @@ from forked import Ended, fork
 from goldens.make import WRITER, write_inputs
 from kept import environment
 from kills import OF_MOVES
+from seldom import seldom
 from sharded import calls, exports, folders, lines, shards
 from steady import Steady
 
@@ -64,9 +65,7 @@ def test_shards_that_are_killed_and_joined_under_kills_are_one_run(work: Path, s
     assert exports(work / "parts") == exports(work / "whole")
 
 
-@pytest.mark.parametrize(
-    "place", [place if place == ONE else pytest.param(place, marks=pytest.mark.slow) for place in OF_MOVES]
-)
+@pytest.mark.parametrize("place", seldom(OF_MOVES, [ONE]))
 def test_a_join_that_is_killed_after_another_is_done_anew(work: Path, server: Steady, place: str) -> None:
     out = f"twice-{place.replace(' ', '-')}"
     for limit in ("5", "9"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from seldom import seldom
 
 pytest.importorskip("trl")
 pytest.importorskip("peft")
@@ -99,10 +100,7 @@ TEMPLATES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in ("refuses", "leaves it out") else pytest.mark.slow) for name in TEMPLATES],
-)
+@pytest.mark.parametrize("name", seldom(TEMPLATES, ("refuses", "leaves it out")))
 def test_system_text_without_a_role_of_its_own_goes_before_the_first_turn(tmp_path: Path, name: str) -> None:
     base = tiny.model(tmp_path / "base", TEMPLATES[name])
     rows = pairs(8)

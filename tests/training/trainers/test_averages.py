@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from seldom import seldom
 
 pytest.importorskip("trl")
 pytest.importorskip("peft")
@@ -66,12 +67,10 @@ UNLIKE = {"epoch", "tokens_per_second", "eta_seconds", "memory_gb", "num_tokens"
 TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 
 
-QUICK = ("sft", "dpo-soft", "kto", "simpo-nll", "reward")  # one of each kind of loss
+QUICK = ("sft", "dpo-soft", "reward")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CASES]
-)
+@pytest.mark.parametrize("name", seldom(CASES, QUICK))
 def test_nothing_depends_on_the_rows_at_once(tmp_path: Path, name: str) -> None:
     method, flags = CASES[name]
     base = tiny.model(tmp_path / "base", tiny.PLAIN, spread=0.3)

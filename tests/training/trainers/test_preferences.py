@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+from seldom import seldom
 
 pytest.importorskip("trl")
 pytest.importorskip("peft")
@@ -35,7 +36,7 @@ def train(method: Any, base: Path, out: Path, data: Any = None, /, **more: Any) 
 # What is learnt
 
 
-@pytest.mark.parametrize("method", ["dpo", "kto", "reward"])
+@pytest.mark.parametrize("method", seldom(["dpo", "kto", "reward"], ["dpo"]))
 def test_replies_that_are_preferred_are_told_from_the_others(base: Path, tmp_path: Path, method: str) -> None:
     flags = {"epochs": 4.0, "samples": 2, "save_every": 8}
     summary = train(method, base, tmp_path / "out", flags=flags, report=True)
@@ -284,7 +285,7 @@ def test_the_head_of_a_reward_model_trains_in_float32(base: Path, tmp_path: Path
         ("dpo", {"reference": "each_step", "dtype": "bfloat16"}),
         pytest.param("dpo", {"full": True}, marks=pytest.mark.slow),
         pytest.param("kto", {}, marks=pytest.mark.slow),
-        ("reward", {"dtype": "bfloat16"}),
+        pytest.param("reward", {"dtype": "bfloat16"}, marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_training_that_goes_on_is_the_undisturbed_one(

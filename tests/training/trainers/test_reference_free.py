@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from seldom import seldom
 
 pytest.importorskip("trl")
 pytest.importorskip("peft")
@@ -264,9 +265,7 @@ def test_preferred_replies_win_by_more_and_no_reference_is_asked(
     assert (pairs_of["before_step"], pairs_of["implicit"]) == (0, None)
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param("orpo", marks=pytest.mark.slow), "simpo", pytest.param("cpo", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("method", seldom(["orpo", "simpo", "cpo"], ["simpo"]))
 def test_an_interrupted_training_that_goes_on_is_the_undisturbed_one(base: Path, tmp_path: Path, method: str) -> None:
     flags = {"save_every": 2, "eval_every": 2}
     data = pairs(p_chosen=0.9)

@@ -17,7 +17,8 @@ pytest.importorskip("peft")
 SCRIPT = Path(__file__).parents[3] / "killed_trainings.py"
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 20])
 def test_a_killed_training_ends_with_the_same_weights_and_pays_no_finished_call_twice(
     base: Path, tmp_path: Path, kills: int
 ) -> None:

@@ -40,8 +40,8 @@ def chance_of_a(folder: Path) -> float:
     ("method", "steps", "flags"),
     [
         ("rloo", 16, {"generations": 8}),
-        ("grpo", 16, {"generations": 8}),
-        ("ppo", 24, {"generations": 2, "iterations": 2}),  # each step is clipped
+        pytest.param("grpo", 16, {"generations": 8}, marks=pytest.mark.slow),
+        pytest.param("ppo", 24, {"generations": 2, "iterations": 2}, marks=pytest.mark.slow),  # each step is clipped
     ],
 )
 def test_the_model_learns_the_one_token_that_is_rewarded(
