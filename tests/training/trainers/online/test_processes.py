@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -27,7 +28,8 @@ def likes_a(prompts, replies):
     calls += 1
     if os.environ["RANK"] == "1" and calls == int(fails):
         raise ValueError("broken")
-    assert all(prompts[n] == prompts[n - n % 4] for n in range(len(prompts))), "groups are split"
+    if 2 * len(set(map(str, prompts))) <= len(prompts):  # a held-out prompt is answered once
+        assert all(prompts[n] == prompts[n - n % 4] for n in range(len(prompts))), "groups are split"
     return [float(reply.startswith("a")) for reply in replies]
 
 data, out, base, flags, fails = sys.argv[1:]
@@ -36,10 +38,10 @@ train("grpo", data, out=out, model=base, flags=json.loads(flags), reward=likes_a
 """
 
 
-def play(folder: Path, base: Path, fails: int) -> subprocess.CompletedProcess[str]:
+def play(folder: Path, base: Path, fails: int, **more: Any) -> subprocess.CompletedProcess[str]:
     (folder / "two.py").write_text(SCRIPT)
     data = write_lines(folder / "data.jsonl", list(questions()))
-    flags = orjson.dumps(FLAGS | {"split": 1.0, "samples": 0}).decode()
+    flags = orjson.dumps(FLAGS | {"split": 1.0, "samples": 0} | more).decode()
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "examples" / "ddp.yaml")]
     told = [str(folder / "two.py"), str(data), str(folder / "out"), str(base), flags, str(fails)]
     surroundings = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -60,3 +62,18 @@ def test_a_reward_that_fails_in_one_of_two_processes_stops_both_and_the_same_com
     assert record(tmp_path / "out")["finished"]
     assert record(tmp_path / "out")["settled"]["devices"] == 2
     assert [line["step"] for line in lines(tmp_path / "out") if "loss" in line] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_a_reward_that_fails_in_an_evaluation_of_two_processes_loses_no_step(base: Path, tmp_path: Path) -> None:
+    flags = {"split": 0.8, "eval_every": 2, "save_every": 100}
+    done = play(tmp_path, base, fails=4, **flags)  # one at the start, two of steps, and that of the evaluation
+    assert done.returncode != 0
+    assert "broken" in done.stderr
+    assert "stopped; run the same command again to resume from" in done.stdout, done.stderr
+    assert set(losses(tmp_path / "out")) == {1, 2}
+    done = play(tmp_path, base, fails=0, **flags)
+    assert done.returncode == 0, done.stderr
+    steps = [line["step"] for line in lines(tmp_path / "out") if "loss" in line]
+    assert steps == [*range(1, len(steps) + 1)] and len(steps) > 2
+    assert 2 in [line["step"] for line in lines(tmp_path / "out") if "eval_loss" in line]
