@@ -53,7 +53,7 @@ def write_answers(
     """Write the model's replies before or after the training to up to `most` prompts of at most `room` tokens.
 
     A model with an adapter of which there are no replies from before gives both after the training (`untrained`).
-    Returns notes: that lengths changed much, or what went wrong, since samples are not worth losing a trained model.
+    Returns notes: that lengths changed much or nothing did, or what went wrong, since samples are not worth losing a trained model.
     """
 
     def ask(prompts: Sequence[Turns | str], when: When) -> list[str]:
@@ -79,7 +79,7 @@ def write_answers(
         replies = ask([row.prompt for row in rows_before], when="after")
         answers = [row.model_copy(update={"after": text}) for row, text in zip(rows_before, replies, strict=True)]
         folder.replace(FILE, map(Sample.model_dump, answers))
-        return length_notes(answers)
+        return sample_notes(answers)
     except Exception as error:
         return [f"no samples {when}: {type(error).__name__}: {reason_of(error)}"]
 
@@ -186,10 +186,15 @@ def untrained(model: Any) -> AbstractContextManager[None]:
     return context
 
 
-def length_notes(rows: Sequence[Sample]) -> list[str]:
-    """A note if the replies became much shorter or longer, in characters."""
+def sample_notes(rows: Sequence[Sample]) -> list[str]:
+    """A note if all replies are as before, or became much shorter or longer, in characters."""
     if not rows:
         return []
+    if len(rows) > 1 and all(row.before == row.after for row in rows):
+        return [
+            f"all {len(rows)} sample replies are what they were before the training: little was learned; raise "
+            "--learning-rate, or train on more rows or epochs"
+        ]
     before, after = median_lengths(rows)
     if not before or 1 / LENGTH < after / before < LENGTH:
         return []

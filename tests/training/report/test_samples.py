@@ -20,7 +20,7 @@ from cai.training.report.samples import (
     Sample,
     choose_prompts,
     greedy_replies,
-    length_notes,
+    sample_notes,
     read_samples,
     untrained,
 )
@@ -204,7 +204,7 @@ def test_samples_are_kept_with_and_without_what_came_after(tmp_path: Path) -> No
 
 def notes(before: list[int], after: list[int]) -> list[str]:
     """The notes on replies of these lengths."""
-    return length_notes([sample("x" * one, "x" * other) for one, other in zip(before, after, strict=True)])
+    return sample_notes([sample("x" * one, "x" * other) for one, other in zip(before, after, strict=True)])
 
 
 def test_replies_half_or_twice_as_long_as_before_are_told() -> None:
@@ -212,3 +212,10 @@ def test_replies_half_or_twice_as_long_as_before_are_told() -> None:
     [shorter], [longer] = notes([10, 20, 30], [5, 10, 400]), notes([10, 20, 30], [1, 40, 90])
     assert "the median reply was 20 long and is 10" in shorter
     assert "the median reply was 20 long and is 40" in longer
+
+
+def test_replies_that_are_all_as_before_are_told() -> None:
+    [same] = sample_notes([sample("One", "One"), sample("Two", "Two")])
+    assert same.startswith("all 2 sample replies are what they were before the training: little was learned; raise")
+    assert sample_notes([sample("One", "One"), sample("Two", "Three")]) == []
+    assert sample_notes([sample("One", "One")]) == []
