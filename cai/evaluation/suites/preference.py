@@ -166,7 +166,7 @@ class Preference(Suite):
             lines = [verdicts.decided_line(names[one], in_order, one, self.alpha) for one in others]
         else:
             lines = [verdicts.win_line(names[one], outcomes, one) for one in others]
-        compared = max((line.figure.n for line in lines), default=0)
+        compared = min((line.figure.n for line in lines if line.figure.n), default=0)  # of the model with the fewest
         if settings.gold is not None:
             corrected, details["bias"] = self._corrected(outcomes, settings.gold)
             lines += corrected

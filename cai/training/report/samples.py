@@ -53,7 +53,8 @@ def write_answers(
     """Write the model's replies before or after the training to up to `most` prompts of at most `room` tokens.
 
     A model with an adapter of which there are no replies from before gives both after the training (`untrained`).
-    Returns notes: that lengths changed much or nothing did, or what went wrong, since samples are not worth losing a trained model.
+    Returns notes: that lengths changed much or nothing did, or what went wrong, since samples are not worth losing a
+    trained model.
     """
 
     def ask(prompts: Sequence[Turns | str], when: When) -> list[str]:

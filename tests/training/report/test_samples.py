@@ -20,8 +20,8 @@ from cai.training.report.samples import (
     Sample,
     choose_prompts,
     greedy_replies,
-    sample_notes,
     read_samples,
+    sample_notes,
     untrained,
 )
 from cai.weights.vendors import silence_libraries
