@@ -139,9 +139,14 @@ def _write(run: RunFolder, kind: type[Cut], options: ExportOptions, load_from: s
     """Write the training rows of an open run and their card, and the options into run.json."""
     if options.agreement is not None and options.calibration is None and (run.path / FILE).exists():
         options = options.model_copy(update={"calibration": str(run.path / FILE)})
-    files = {name: value for name in FILES if isinstance(value := getattr(options, name), str | Path)}
     # The run may be resumed, and cut again, from another folder.
-    options = options.model_copy(update={name: str(Path(value).absolute()) for name, value in files.items()})
+    options = options.model_copy(
+        update={
+            name: str(Path(value).absolute())
+            for name in FILES
+            if isinstance(value := getattr(options, name), str | Path)
+        }
+    )
     cut = kind(run, options)
     cut.write()
     write_atomically(run.path / "README.md", dataset_card(run.info, cut, load_from).encode())

@@ -18,7 +18,13 @@ FIXED = {  # keys of a request that the method, the reader of the answers, or th
     "n": "one answer is read",
     "best_of": "one answer is read, and all are billed",
 }
-PRICED = ("models", "route", "plugins", "service_tier", "tools", "web_search_options")  # cost more than the table says
+CAPPED = {  # what a cap on the cost cannot hold beside
+    "max_tokens": "use --max-tokens alone",
+    "max_completion_tokens": "use --max-tokens alone",
+    **dict.fromkeys(
+        ("models", "route", "plugins", "service_tier", "tools", "web_search_options"), "what it costs is in no table"
+    ),
+}
 
 
 def check_extra_body(body: Object, *, capped: bool) -> None:
@@ -29,9 +35,5 @@ def check_extra_body(body: Object, *, capped: bool) -> None:
         raise UsageError(f"--extra-body cannot be sent as JSON: {error}") from None
     for name in sorted(FIXED.keys() & body.keys()):
         raise UsageError(f"--extra-body must not hold {name!r}: {FIXED[name]}")
-    for name in sorted({"max_tokens", "max_completion_tokens"} & body.keys()):
-        if capped:
-            raise UsageError(f"--max-cost cannot hold with {name!r} in --extra-body: use --max-tokens alone")
-    for name in PRICED:
-        if capped and body.get(name) is not None:
-            raise UsageError(f"--max-cost cannot hold with {name!r} in --extra-body: what it costs is in no table")
+    for name in sorted(CAPPED.keys() & body.keys()) if capped else ():
+        raise UsageError(f"--max-cost cannot hold with {name!r} in --extra-body: {CAPPED[name]}")

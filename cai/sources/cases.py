@@ -63,7 +63,7 @@ def read_case(record: Any, reply_field: str | None = None, prompt_field: str | N
         problems = [cut_of(record)] * len(texts)
         turns = next(filter(None, before), [])
     if not texts:
-        raise BadRecord(f"no reply; {held(record, 'name its column with --reply-field')}")
+        raise BadRecord(f"no reply; {held(record, ': name its column with --reply-field')}")
     cut = frozenset(number for number, problem in enumerate(problems) if problem == "truncated")
     return Case(tuple(zip(roles, texts, strict=True)), turns, cut)
 

@@ -107,7 +107,7 @@ def to_prompt(record: Any, format: str = "auto", field: str | None = None) -> Pr
     for key in keys:
         if key in record:
             raise BadRecord(f"{key!r} is null", "empty")
-    raise BadRecord(f"no {', '.join(keys)}; {held(record, 'name the right one with --prompt-field')}")
+    raise BadRecord(f"no {', '.join(keys)}; {held(record, ': name the right one with --prompt-field')}")
 
 
 def prompt_in(record: Object, field: str | None = None) -> list[Message]:

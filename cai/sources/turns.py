@@ -130,7 +130,7 @@ def held(record: Object, advice: str = "") -> str:
     for key, value in lists.items():
         if len(lists) == 1 and isinstance(value[0], Mapping) and not is_turn(value[0]):
             return f"it has {shown(key)}, a list of {counted(len(value), 'record')}: make that list a file of its own"
-    return f"it has {listed(record)}{advice and ': '}{advice}"
+    return f"it has {listed(record)}{advice}"
 
 
 def is_reply(value: Any) -> bool:

@@ -90,7 +90,7 @@ class AnthropicModel(HostedModel):
             )
         if "temperature" in call.sampling.extra_body:
             return
-        if call.request.temperature is None and self.can.temperature is not None and call.temperature != 1:
+        if call.request.temperature is None and call.temperature != 1:
             raise UsageError(f"anthropic:{self.name} thinks at the temperature 1 alone: name --temperature 1")
         body["temperature"] = None
 

@@ -25,6 +25,7 @@ REFERENCE = "ref"  # the adapter in which TRL keeps a copy of one that is traine
 # Replies half or twice as long as before training: hardly the constitution's wish, and the best known shortcut of
 # preference training (Singhal et al. 2023, arXiv 2310.03716; Park et al. 2024, arXiv 2403.19159).
 LENGTH = 2.0
+SAME = 0.75  # share of replies; 7 and 8 of 8 where DPO changed their log probabilities by 0.2 nats, then 1 of 8
 
 When = Literal["before", "after"]
 
@@ -188,12 +189,13 @@ def untrained(model: Any) -> AbstractContextManager[None]:
 
 
 def sample_notes(rows: Sequence[Sample]) -> list[str]:
-    """A note if all replies are as before, or became much shorter or longer, in characters."""
+    """A note if most replies are as before, or became much shorter or longer, in characters."""
     if not rows:
         return []
-    if len(rows) > 1 and all(row.before == row.after for row in rows):
+    same = sum(row.before == row.after for row in rows)
+    if len(rows) > 1 and same >= SAME * len(rows):
         return [
-            f"all {len(rows)} sample replies are what they were before the training: little was learned; raise "
+            f"{same} of {len(rows)} sample replies are what they were before the training: little was learned; raise "
             "--learning-rate, or train on more rows or epochs"
         ]
     before, after = median_lengths(rows)

@@ -214,8 +214,8 @@ def test_replies_half_or_twice_as_long_as_before_are_told() -> None:
     assert "the median reply was 20 long and is 40" in longer
 
 
-def test_replies_that_are_all_as_before_are_told() -> None:
-    [same] = sample_notes([sample("One", "One"), sample("Two", "Two")])
-    assert same.startswith("all 2 sample replies are what they were before the training: little was learned; raise")
+def test_replies_that_are_mostly_as_before_are_told() -> None:
+    [same] = sample_notes([sample("One", "One")] * 3 + [sample("Two", "Three")])
+    assert same.startswith("3 of 4 sample replies are what they were before the training: little was learned; raise")
     assert sample_notes([sample("One", "One"), sample("Two", "Three")]) == []
     assert sample_notes([sample("One", "One")]) == []
