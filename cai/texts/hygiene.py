@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cai.texts.likeness import Ngram
-from cai.texts.off_task import PARAGRAPHS, asks_for_the_text, echo, talks_of_itself, verdict_line
+from cai.texts.off_task import OF_CHAIN, PARAGRAPHS, asks_for_the_text, echo, talks_of_itself, verdict_line
 from cai.texts.refusals import refusal as refusal
 from cai.texts.scripts import CODE, changes_script
 from cai.texts.thoughts import holds_thoughts
 
-READING = 9  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
+READING = 10  # of texts for faults: one more if a text may get another fault than before, so that no cut remembers it
 EVASIVE = 80  # characters; a shorter reply counts as evasive, as in the analysis of the paper's samples
 
 # Replies that talk about the task instead of doing it
@@ -66,12 +66,14 @@ TURN = re.compile(  # at the start of a paragraph
     r"(Human|User|Assistant|Critique ?Request|Revision ?Request|Critique|Revision)[*_]*[ \t]?:"
 )
 SPEAKER = re.compile(r"^[ \t]*[*_#]*([A-Z][\w.'’ -]{0,24}?)(?: ?\([^)\n]{1,40}\))?[*_]*[ \t]?:", re.MULTILINE)
-SCENE = re.compile(  # what a user may ask for, between a PARTY and others
-    r"\b(?:dialog(?:ue)?|scene|skit|sketch|screenplay|script|play|transcript|role-?play|chat ?log|interview"
-    r"|conversation (?:between|of|with))\b",
+_PARTY = r"(?:humans?|users?|customers?|assistants?|AIs?|(?:chat)?bots?|robots?|agents?)\b"
+SCENE = re.compile(  # what a user may ask for
+    r"\b(?:writ(?:e|ing)|give|create|make|imagine|simulate|act out|continue|generate|compose|draft|play)\b"
+    r"[^.?!\n]{0,60}?\b(?:(?:dialog(?:ue)?|scene|skit|sketch|screenplay|transcript|role-?play|chat ?log|interview"
+    rf"|conversation)\b[^.?!\n]{{0,60}}?\b{_PARTY}"
+    rf"|(?:script|play|chat|exchange)\b[^.?!\n]{{0,40}}?\bbetween\b[^.?!\n]{{0,40}}?\b{_PARTY})",
     re.IGNORECASE,
 )
-PARTY = re.compile(r"\b(?:humans?|users?|customers?|assistants?|AIs?|(?:chat)?bots?|robots?|agents?)\b", re.IGNORECASE)
 REQUESTS = {"CritiqueRequest", "RevisionRequest"}
 NO_SPEAKERS = re.compile("Human|User|Assistant|Critique|Revision|Note|Example|Tip|Warning|Step")
 
@@ -101,9 +103,12 @@ PROSE = 60  # characters; a last line that is shorter may be a name, a number, a
 def preamble_leak(reply: str, prompt: str = "") -> bool:
     """Whether a reply begins with talk about its task: "Here is a revised reply", "Revision:", "Given the critique".
 
-    Whoever asks for a text to be edited may be told that it is.
+    Whoever asks for a text to be edited may be told that it is; if the text is a reply, they say so.
     """
-    return PREAMBLE.match(reply, 0, 400) is not None and not EDITING.search(prompt)
+    found = PREAMBLE.match(reply, 0, 400)
+    if found is None or not EDITING.search(prompt):
+        return found is not None
+    return OF_CHAIN.search(found[0]) is not None and not OF_CHAIN.search(prompt)
 
 
 def role_mixup(reply: str, prompt: str = "") -> bool:
@@ -122,7 +127,7 @@ def role_mixup(reply: str, prompt: str = "") -> bool:
     names = {name.replace(" ", "") for name in TURN.findall(text)}
     if names & REQUESTS:
         return True
-    if SCENE.search(prompt) and PARTY.search(prompt):
+    if SCENE.search(prompt):
         return False
     if not ("Human" in names or "Assistant" in names or {"Critique", "Revision"} <= names):
         return False

@@ -48,11 +48,14 @@ ASK_OF_CHANGES = re.compile(r"\b(?:chang\w+|migrat\w+|upgrad\w+|updat\w+|port(?:
 ABOUT_REPLIES = re.compile(
     r"\b(?:repl(?:y|ies|ied)|respon(?:se|ses|d|ds)|answers?|critiques?|criticisms?|feedback|verdict|review\w*"
     r"|revis\w+|rewrit\w+|rewrote|rephras\w+|reword\w*|paraphras\w+|summari[sz]\w+|edit(?:s|ed|ing)?|proofread\w*"
-    r"|improve\w*|correct(?:ed|ion|ions)?"
-    # which have responses
-    r"|apis?|https?|endpoints?|servers?|fetch(?:es|ing)?|rsvp|invitations?|surveys?|questionnaires?)\b",
+    r"|improve\w*|correct(?:ed|ion|ions)?)\b",
     re.IGNORECASE,
 )
+HAS_RESPONSES = re.compile(  # what a user may ask about, whose responses a reply then speaks of
+    r"\b(?:apis?|https?|endpoints?|servers?|fetch(?:es|ing)?|rsvp|invitations?|surveys?|questionnaires?)\b",
+    re.IGNORECASE,
+)
+OF_CHAIN = re.compile(r"\b(?:repl(?:y|ies)|responses?|answers?|critiques?|criticisms?|revisions?)\b", re.IGNORECASE)
 TALK = re.compile(
     r"\s*[\W_]*(?:"
     r"(?:(?:sorry|sure|yes|no|okay|ok|well|certainly|i apologi[sz]e|overall|you(?:'|’)re right|"
@@ -186,7 +189,11 @@ def talks_of_itself(reply: str, prompt: str = "") -> bool:
         talks = not HELPED.search(prompt)
     if not talks and _may_hold(reply, OF_REPLIES):
         talks = BETTER.search(reply) is not None or len(MENTION.findall(reply)) > 1
-    return talks and not ABOUT_REPLIES.search(prompt)
+    is_of_others = HAS_RESPONSES.search(prompt) and set(map(str.lower, OF_CHAIN.findall(reply))) <= {
+        "response",
+        "responses",
+    }
+    return talks and not is_of_others and not ABOUT_REPLIES.search(prompt)
 
 
 def asks_for_the_text(reply: str, prompt: str = "") -> bool:

@@ -122,6 +122,9 @@ def test_a_scene_code_or_a_heading_is_no_mix_up(reply: str) -> None:
         ("Write a scene in which a robot asks its owner for advice.", True),
         ("Write a dialogue.", False),
         ("Write a script that counts lines.", False),
+        ("Write a Python script that lists all users.", False),
+        ("Summarize this transcript of a call with a customer: hello.", False),
+        ("Write a script for a chat between a shop and its customer.", True),
         ("What does a human eat?", False),
     ],
 )
@@ -365,6 +368,24 @@ LEAKS = {  # the same words where nobody has asked for them
 @pytest.mark.parametrize(("fault", "reply"), LEAKS.items())
 def test_the_same_words_are_faults_where_nobody_asks_for_them(fault: str, reply: str) -> None:
     assert fault in list(faults_of(reply, "How do I tell my neighbour that her dog barks all night?"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reply", "fault"),
+    [
+        ("How do I improve my credit score?", "Here is a revised reply:\n\nPay your bills on time.", "preamble_leak"),
+        ("Can you edit photos?", "Based on the critique, I would say that it can be learned.", "preamble_leak"),
+        ("How do I set up a server?", "The reply should be kinder to the user, and say more.", "off_task"),
+        ("Why does the API fail?", "Please share the text that you would like me to rewrite.", "asks_for_text"),
+    ],
+)
+def test_what_a_user_asks_for_excuses_nothing_else(prompt: str, reply: str, fault: str) -> None:
+    assert fault in list(faults_of(reply, prompt))
+
+
+def test_a_reply_that_is_to_be_rewritten_may_be_announced_as_one() -> None:
+    prompt = "Rewrite this reply to a customer so that it is kinder: no refunds."
+    assert not preamble_leak("Here is the revised reply:\n\nWe are sorry that we cannot refund you.", prompt)
 
 
 def test_what_the_user_said_before_counts() -> None:
