@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from cai.disk.reading import exists
 from cai.disk.writing import write_atomically
 from cai.errors import RunError, UsageError
 from cai.export.best_replies import BestCut, BestSummary, PickedCut
@@ -28,6 +29,7 @@ from cai.folder.shards.join import read_run
 from cai.judge.certify import FILE
 from cai.judge.metrics import share
 from cai.records import Object, Record
+from cai.sources.files import path_of
 from cai.sources.yamlfile import make_settings
 from cai.texts.wording import one_line, option, render_card, report_lines, settings_as_keywords, without_path, words_of
 
@@ -139,14 +141,7 @@ def _write(run: RunFolder, kind: type[Cut], options: ExportOptions, load_from: s
     """Write the training rows of an open run and their card, and the options into run.json."""
     if options.agreement is not None and options.calibration is None and (run.path / FILE).exists():
         options = options.model_copy(update={"calibration": str(run.path / FILE)})
-    # The run may be resumed, and cut again, from another folder.
-    options = options.model_copy(
-        update={
-            name: str(Path(value).absolute())
-            for name in FILES
-            if isinstance(value := getattr(options, name), str | Path)
-        }
-    )
+    options = options.model_copy(update=_whole_paths(options))
     cut = kind(run, options)
     cut.write()
     write_atomically(run.path / "README.md", dataset_card(run.info, cut, load_from).encode())
@@ -169,6 +164,12 @@ def _write(run: RunFolder, kind: type[Cut], options: ExportOptions, load_from: s
         chosen_longer=facts.longer_share,
         notes=tuple(cut.notes()),
     )
+
+
+def _whole_paths(options: ExportOptions) -> Row:
+    """The options that name a file which is there, by its whole path: the run may be cut again from another folder."""
+    named = {name: path_of(str(value)) for name in FILES if isinstance(value := getattr(options, name), str | Path)}
+    return {name: str(path.absolute()) for name, path in named.items() if exists(path)}
 
 
 def _remember(run: RunFolder, cut: Cut) -> None:

@@ -126,10 +126,10 @@ def is_turn(value: Any) -> bool:
 
 def held(record: Object, advice: str = "") -> str:
     """What a record has instead of what is looked for, and what to do: to take its records out, if it wraps a list."""
-    lists = {key: value for key, value in record.items() if isinstance(value, list) and value}
-    for key, value in lists.items():
-        if len(lists) == 1 and isinstance(value[0], Mapping) and not is_turn(value[0]):
-            return f"it has {shown(key)}, a list of {counted(len(value), 'record')}: make that list a file of its own"
+    match [(key, value) for key, value in record.items() if isinstance(value, list) and value]:
+        case [(key, [Mapping() as first, *rest])] if not is_turn(first):
+            count = counted(len(rest) + 1, "record")
+            return f"it has {shown(key)}, a list of {count}: make that list a file of its own"
     return f"it has {listed(record)}{advice}"
 
 

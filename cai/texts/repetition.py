@@ -6,7 +6,6 @@ distinct-2 is 0.79 for 50 and 0.46 for 1,000. Compare models on replies to the s
 
 from __future__ import annotations
 
-import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -45,18 +44,12 @@ def repeated(words: Words, size: int = 4) -> float | None:
     return None if share is None else 1 - share
 
 
-def compression(texts: Sequence[str]) -> tuple[float, float] | None:
-    """Bytes of the texts joined by lines, divided by those of their zlib form, and of their lzma form.
+def compressed(texts: Sequence[str], compress: Callable[[bytes], bytes] = zlib.compress) -> float | None:
+    """Bytes of the texts joined by lines, divided by those of what `compress` makes of them; None without any.
 
     zlib (Shaib et al. 2024, arXiv 2403.00553) looks 32 KB back, so it sees what texts repeat that stand close to each
-    other; lzma sees the whole set, and takes ten times as long. None without any.
+    other; lzma sees the whole set, and takes ten times as long.
     """
-    near, far = compressed(texts), compressed(texts, lzma.compress)
-    return None if near is None or far is None else (near, far)
-
-
-def compressed(texts: Sequence[str], compress: Callable[[bytes], bytes] = zlib.compress) -> float | None:
-    """Bytes of the texts joined by lines, divided by those of what `compress` makes of them; None without any."""
     joined = "\n".join(texts).encode("utf-8", "surrogatepass")
     return len(joined) / len(compress(joined)) if joined else None
 

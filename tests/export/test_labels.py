@@ -334,6 +334,13 @@ def test_a_calibration_and_benign_prompts_are_found_again_from_another_folder(
     assert json.loads((tmp_path / "run" / "run.json").read_text()) == info
 
 
+def test_benign_prompts_may_be_a_built_in_set(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", [pair(0, 2.0)])
+    [note] = (note for note in export_run(tmp_path / "run", benign="contrast").notes if "--benign" in note)
+    assert note.startswith("no prompt of the run is one of --benign contrast")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["export"]["benign"] == "contrast"
+
+
 def test_what_speaks_against_a_calibration_is_told_of_what_was_cut_by_it(run: Path) -> None:
     made = calibration().model_copy(update={"notes": ("12 pairs are too few",)})
     assert "of the gold pairs: 12 pairs are too few" in export_run(run, calibration=made, agreement=0.8).notes

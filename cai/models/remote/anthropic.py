@@ -77,17 +77,10 @@ class AnthropicModel(HostedModel):
 
     def _let_think(self, body: Values, call: Call) -> None:
         """Leave out what cannot be sent beside thinking, or thinking itself of a question that has no room for it."""
-        budget = body["thinking"].get("budget_tokens")
-        if not isinstance(budget, int):  # none, or one that the server will refuse
-            budget = 0
-        if call.request.prefill or (call.request.max_tokens and call.request.max_tokens <= budget):
+        budget, most = body["thinking"].get("budget_tokens"), call.request.max_tokens
+        if call.request.prefill or (most and isinstance(budget, int) and most <= budget):
             body["thinking"] = None
             return
-        if body["max_tokens"] <= budget:
-            raise UsageError(
-                f"anthropic:{self.name} would think for {budget:,} tokens (--extra-body) of {body['max_tokens']:,}, "
-                "which its reply is part of: name a --max-tokens above that"
-            )
         if "temperature" in call.sampling.extra_body:
             return
         if call.request.temperature is None and call.temperature != 1:

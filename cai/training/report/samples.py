@@ -193,7 +193,7 @@ def sample_notes(rows: Sequence[Sample]) -> list[str]:
     if not rows:
         return []
     same = sum(row.before == row.after for row in rows)
-    if len(rows) > 1 and same >= SAME * len(rows):
+    if same >= SAME * len(rows):
         return [
             f"{same} of {len(rows)} sample replies are what they were before the training: little was learned; raise "
             "--learning-rate, or train on more rows or epochs"

@@ -152,16 +152,15 @@ def test_what_cannot_be_sent_beside_thinking_is_left_out_or_refused(thinking: di
     assert off["thinking"] == {"type": "disabled"} and off["temperature"] == 0.7
 
 
-def test_thinking_needs_room_for_its_tokens() -> None:
-    extra = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
-    with pytest.raises(UsageError, match=r"would think for 1,024 tokens .* of 1,024, .* name a --max-tokens above"):
-        model().payload(call(temperature=1, max_tokens=1024, extra_body=extra))
+def test_a_question_without_room_for_thinking_is_asked_without_it() -> None:
+    budget = {"type": "enabled", "budget_tokens": 1024}
     short = Request("judge", TALK, temperature=0.0, max_tokens=256)
-    assert "thinking" not in model().payload(call(short, max_tokens=4096, extra_body=extra))
-    odd = {"thinking": {"type": "enabled", "budget_tokens": "many"}}  # for the server to refuse
-    assert model().payload(call(temperature=1, extra_body=odd))["thinking"] == odd["thinking"]
-    newer = model(NEW).payload(call(max_tokens=2048, extra_body=extra))
-    assert newer["thinking"] == extra["thinking"] and "temperature" not in newer
+    assert "thinking" not in model().payload(call(short, max_tokens=4096, extra_body={"thinking": budget}))
+    newer = model(NEW).payload(call(max_tokens=2048, extra_body={"thinking": budget}))
+    assert newer["thinking"] == budget and "temperature" not in newer
+    for odd in ({"thinking": budget | {"budget_tokens": "many"}}, {"thinking": budget, "max_tokens": None}):
+        body = model().payload(call(short, temperature=1, extra_body=odd))
+        assert ("thinking" in body) == (budget != odd["thinking"])  # what is no number is for the server to refuse
 
 
 def test_the_base_url_is_the_users_then_the_environments_then_anthropics(monkeypatch: pytest.MonkeyPatch) -> None:

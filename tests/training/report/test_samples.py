@@ -218,4 +218,3 @@ def test_replies_that_are_mostly_as_before_are_told() -> None:
     [same] = sample_notes([sample("One", "One")] * 3 + [sample("Two", "Three")])
     assert same.startswith("3 of 4 sample replies are what they were before the training: little was learned; raise")
     assert sample_notes([sample("One", "One"), sample("Two", "Three")]) == []
-    assert sample_notes([sample("One", "One")]) == []
