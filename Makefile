@@ -34,9 +34,10 @@ constraints: test-newest  ## the newest versions, once they pass, become the tes
 	{ grep '^#' constraints.txt; $(NEWEST)/bin/python -m pip list --format=freeze --exclude-editable --exclude pip | sed 's/+.*//'; } > constraints.new
 	mv constraints.new constraints.txt
 
+# Three workers keep two cores busy, since tests also wait for disks and servers: 7 minutes on two cores.
 define suite
 $(1)/bin/python -c 'from cai.weights.embedded import default_weights; default_weights()'
-$(1)/bin/python -m pytest -q -n 2 --dist worksteal
+$(1)/bin/python -m pytest -q -n 3 --dist worksteal
 endef
 
 lint: $(VENV)/dev.stamp

@@ -80,6 +80,7 @@ def test_an_interrupted_recipe_says_so_and_is_resumed(folder: Path, server: Stub
     assert finish(folder, *DRAWS) == 0
 
 
+@pytest.mark.slow
 def test_a_command_that_is_killed_is_named_and_the_recipe_can_be_resumed(folder: Path, server: Stub) -> None:
     process = begin(folder, *DRAWS)
     server.wait_for_a_request()

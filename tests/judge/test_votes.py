@@ -214,6 +214,7 @@ def finished(run: LabelRun) -> list[LabelRun]:
     return parts
 
 
+@pytest.mark.slow
 def test_gold_of_a_label_run_may_be_votes(runs: Path, tmp_path: Path) -> None:
     votes, plain = tmp_path / "gold.jsonl", tmp_path / "plain.jsonl"
     cast(Labelling(runs / "votes", votes, "ann"))

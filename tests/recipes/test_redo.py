@@ -47,6 +47,7 @@ def test_the_same_redo_goes_on_after_ctrl_c(bench: Bench) -> None:
     assert bench.play(redo=("draws",)).ran == ["draws", "labels"], "it had come to its end"
 
 
+@pytest.mark.slow
 def test_a_redo_that_has_begun_is_begun_again_if_the_recipe_says_something_else(bench: Bench) -> None:
     bench.play()
     interrupt(bench, "sample", redo=("draws",))
@@ -55,6 +56,7 @@ def test_a_redo_that_has_begun_is_begun_again_if_the_recipe_says_something_else(
     assert (bench.folder / "out" / "draws-3").is_dir()
 
 
+@pytest.mark.slow
 def test_a_redo_of_what_was_edited_meanwhile_is_begun_again(bench: Bench) -> None:
     bench.play()
     interrupt(bench, "label", redo=("draws",))
@@ -70,6 +72,7 @@ def test_after_a_gate_that_does_not_hold_a_stage_can_be_made_anew_again(bench: B
         assert (bench.folder / "out" / "draft-2").exists() == (number == 3)
 
 
+@pytest.mark.slow
 def test_the_cap_counts_what_the_folders_before_a_redo_have_cost(bench: Bench) -> None:
     bench.write(PRICED)
     first = bench.play(until="draws").summary()["cost_usd"]

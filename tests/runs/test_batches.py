@@ -114,6 +114,7 @@ def test_a_wave_is_one_batch_of_what_all_prompts_wait_for(server: Server, tmp_pa
     assert server.stats()["statuses"] == {"200": 18}
 
 
+@pytest.mark.slow
 def test_a_flow_that_waits_has_no_task_and_keeps_nothing_that_was_said(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

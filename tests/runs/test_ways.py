@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from batched import Server, generated, hurry
+from seldom import seldom
 from sharded import calls, exports, folders, shards
 from stub import stub
 
@@ -33,6 +34,7 @@ def sharded(server: Server, out: Path) -> None:
         asked(server, out, shard=shard)
 
 
+QUICK = ("online", "in shards", "in batches")
 WAYS: dict[str, Play] = {
     "online": asked,
     "in batches": lambda server, out: asked(server, out, batch=True),
@@ -62,7 +64,7 @@ def online(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", seldom(WAYS, QUICK))
 def test_every_way_gives_the_same_bytes_and_pays_once(server: Server, online: Path, tmp_path: Path, way: str) -> None:
     server.behave()
     before = server.stats()

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 import pytest
+from seldom import seldom
 
 pytest.importorskip("trl")
 pytest.importorskip("peft")
@@ -338,7 +339,7 @@ def test_torch_save_on_a_full_disk_is_told_and_a_file_that_cannot_be_read_is_not
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limits on file sizes")
-@pytest.mark.parametrize("flags", [{}, {"full": True, "learning_rate": 1e-3}])
+@pytest.mark.parametrize("flags", seldom([{}, {"full": True, "learning_rate": 1e-3}], [{}]))
 def test_a_checkpoint_that_cannot_be_written_is_told_and_the_training_goes_on_from_the_one_before(
     base: Path, tmp_path: Path, flags: dict[str, Any]
 ) -> None:
@@ -363,6 +364,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_the_training_goes_on_fr
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_out_of_memory_goes_on_with_fewer_rows_at_once_and_the_same_batch(base: Path, tmp_path: Path) -> None:
     left = [True]
 

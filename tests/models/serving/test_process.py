@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from seldom import seldom
 from serving_fakes import Fake
 
 from cai.calls.model import Call, Connection, Model, Serving
@@ -49,7 +50,7 @@ def refused(spec: str, **options: Any) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("spec", ["vllm:tiny", "sglang:tiny"])
+@pytest.mark.parametrize("spec", seldom(["vllm:tiny", "sglang:tiny"], ["vllm:tiny"]))
 @pytest.mark.parametrize("habits", [{}, {"late": 0.4}, {"forks": True}, {"ignores_term": True}], ids=str)
 def test_a_server_answers_and_is_gone_once_it_is_stopped(fake: Fake, spec: str, habits: dict[str, Any]) -> None:
     fake.does(**habits)
@@ -215,6 +216,7 @@ def test_nothing_is_left_however_the_process_ends_that_started_it(
     assert fake.gone()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_if_what_was_killed_has_forked(fake: Fake) -> None:
     with starter(forks=True) as process:
         _end(process, fake, "ready", signal.SIGKILL)

@@ -214,6 +214,7 @@ def test_whoever_is_killed_the_run_ends_as_if_nothing_had_happened(tmp_path: Pat
     assert stats["duplicates"] <= killed * CONCURRENCY
 
 
+@pytest.mark.slow
 def test_rows_of_a_worker_that_was_killed_are_all_handed_over(tmp_path: Path, server: Steady) -> None:
     file = written(tmp_path / "prompts.jsonl", [{"prompt": f"Question {number}?"} for number in range(40)])
     made: list[str] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from seldom import seldom
 
 pytest.importorskip("trl")
 pytest.importorskip("peft")
@@ -74,7 +75,7 @@ def greedy(spec: str, text: str = "Question 3?") -> Any:
     ("tied", "dtype"),
     [
         (False, "bfloat16"),
-        (True, "float32"),
+        pytest.param(True, "float32", marks=pytest.mark.slow),
         pytest.param(False, "float32", marks=pytest.mark.slow),
         pytest.param(True, "bfloat16", marks=pytest.mark.slow),
     ],
@@ -99,7 +100,7 @@ def test_a_base_model_learns_chatml_stops_and_merges(tmp_path: Path, template: P
     assert greedy(f"hf:{tmp_path / 'merged'}").text == "Yes."
 
 
-@pytest.mark.parametrize("method", ["dpo", "reward"])
+@pytest.mark.parametrize("method", seldom(["dpo", "reward"], ["reward"]))
 def test_preferences_with_embeddings_have_the_reference_of_the_base(
     tmp_path: Path, template: Path, method: str
 ) -> None:
@@ -197,7 +198,7 @@ def resized(folder: Path, base: Path, *, added: int, saves: bool) -> Path:
 
 
 @pytest.mark.parametrize("saves", [True, False], ids=["modules-to-save", "saved-by-peft"])
-@pytest.mark.parametrize("added", [1, 7, 64])
+@pytest.mark.parametrize("added", seldom([1, 7, 64], [7]))
 def test_an_adapter_with_a_resized_vocabulary_answers_and_merges(tmp_path: Path, added: int, saves: bool) -> None:
     base = base_model(tmp_path / "base")
     tuned = resized(tmp_path / "tuned", base, added=added, saves=saves)

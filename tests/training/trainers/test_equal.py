@@ -61,7 +61,7 @@ def theirs(base: Path, out: Path, rate: float, full: bool, once: bool) -> list[d
 CASES = [(False, True), (True, False), (False, False), (True, True)]  # all weights, and the reference computed once
 
 
-@pytest.mark.parametrize(("full", "once"), seldom(CASES, CASES[:2]))
+@pytest.mark.parametrize(("full", "once"), seldom(CASES, CASES[:1]))
 def test_with_equal_settings_the_losses_are_those_of_trl(tmp_path: Path, full: bool, once: bool) -> None:
     base = tiny.model(tmp_path / "base", BETWEEN)
     rate = 3e-3 if full else 1e-2
