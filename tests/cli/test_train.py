@@ -232,4 +232,4 @@ def test_on_a_terminal_one_live_line_tells_of_the_steps(base: Path) -> None:
     status, written = on_terminal(command(base, "dpo"))
     assert status == 0 and "\x1b[2K" in written and "\x1b[?25h" in written.rpartition("\x1b[?25l")[2]
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", written)
-    assert "starting" in plain and "step 4/4" in plain and "next: cai chat out" in plain
+    assert "loading the model" in plain and "step 4/4" in plain and "next: cai chat out" in plain

@@ -119,11 +119,16 @@ def check_calls(folder: Path) -> None:
             assert len({row["position"] for row in rows}) == len(rows)
 
 
-def new_calls(first: Path, at_once: Path) -> int:
-    """The calls of a run that another one has no answer to, nor one that would not be longer."""
+def new_calls(first: Path, at_once: Path, *, is_copy: bool) -> int:
+    """The calls of a run that another one has no answer to, nor one that would not be longer.
+
+    Where a run grows in its own folder, a judge's seed does not count: it follows from the number of principles.
+    """
 
     def question(call: Any) -> str:
-        payload = {name: value for name, value in call.request["payload"].items() if name != "max_tokens"}
+        is_vote = call.request["name"] == "judge" and not is_copy
+        aside = ("max_tokens", "seed") if is_vote else ("max_tokens",)
+        payload = {name: value for name, value in call.request["payload"].items() if name not in aside}
         return json.dumps([call.request["provider"], call.request["name"], payload], sort_keys=True)
 
     def calls(folder: Path) -> list[Any]:
@@ -143,7 +148,7 @@ def test_what_comes_later_asks_exactly_what_a_run_made_at_once_has_more(work: Pa
     growth = GROWTHS[kind]
     play(work, server, "first", growth.first)
     whole = play(work, server, "whole", growth.at_once)
-    new = new_calls(work / "first", work / "whole")
+    new = new_calls(work / "first", work / "whole", is_copy=growth.is_copy)
     out = "second" if growth.is_copy else "first"
     assert 0 < play(work, server, out, [*growth.at_once, *growth.on]) == new < whole
     assert files_of(work / out) == files_of(work / "whole")
@@ -158,7 +163,7 @@ def test_kills_in_between_change_nothing_but_the_calls_in_flight(work: Path, ser
     growth = GROWTHS[kind]
     play(work, server, "first", growth.first)
     play(work, server, "whole", growth.at_once)
-    new = new_calls(work / "first", work / "whole")
+    new = new_calls(work / "first", work / "whole", is_copy=growth.is_copy)
     out = "second" if growth.is_copy else "first"
     asked = 0
     for nth, place in enumerate(PLACES, start=1):
