@@ -137,9 +137,10 @@ class Session:
             self.tell(str(line))
         self.folder.replace(DROPPED, self.drops)
         settled = {setting.name: setting.value for setting in settings if setting.name in SETTLED}
+        before = {each["name"]: each for each in self.folder.record.get("plan", ())}
         self.folder.write(
             settled=settled | {"devices": self.processes.num_processes},
-            plan=settings,
+            plan=[setting.facts(before.get(setting.name, {})) for setting in settings],
             truncation=plan.truncation,
             model=self.base.facts(),
             data=self.data.facts(len(self.rows.train), len(self.rows.eval), self.drops),

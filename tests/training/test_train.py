@@ -179,7 +179,7 @@ from pathlib import Path
 from cai.errors import CaiError
 from cai.training.train import train
 hub, out = Path(sys.argv[1]), Path(sys.argv[2])
-rows = [{"message": [{"role": "user", "content": f"Q{n}?"}, {"role": "assistant", "content": "A."}]} for n in range(8)]
+rows = [{"messages": [{"role": "user", "content": f"Q{n}?"}, {"role": "assistant", "content": "A."}]} for n in range(8)]
 for commit in ("a" * 40, "b" * 40):
     (hub / "refs" / "main").write_text(commit)
     try:
@@ -204,7 +204,8 @@ def test_a_model_that_changed_on_the_hub_is_another_training(base: Path, tmp_pat
     assert process.returncode == 0, process.stderr
     before, message, after = process.stdout.splitlines()
     assert before == after == "a" * 40
-    assert f'holds another training: model was "org/tiny@{"a" * 40}" and is "org/tiny@{"b" * 40}"' in message
+    old, new = "a" * 40, "b" * 40
+    assert f"holds another training: model is 'org/tiny@{old}' there, 'org/tiny@{new}' now" in message
 
 
 def test_weights_may_be_read_by_whom_the_config_beside_them_may(base: Path, tmp_path: Path) -> None:
@@ -300,6 +301,7 @@ def test_a_session_that_goes_on_keeps_what_the_first_one_settled(base: Path, tmp
     messages: list[str] = []
     train(base, tmp_path / "out", tell=messages.append)
     assert "rows_at_once 2 (resumed)" in messages
+    assert {each["name"]: each["origin"] for each in record(tmp_path / "out")["plan"]}["max_length"] == "data"
 
 
 # What goes wrong

@@ -248,7 +248,7 @@ def training_file_of(folder: Path, method: str, *, of_votes: bool = False) -> tu
 
 
 def twin_of(source: Any) -> Path | None:
-    """The file beside a file that holds its eval rows, if it is there."""
+    """The file beside a file that holds its eval rows, if there are any: a split of few rows can leave none."""
     path = file_of(source)
     if path is None:
         return None
@@ -256,7 +256,7 @@ def twin_of(source: Any) -> Path | None:
     if stem.endswith(".eval"):
         return None
     twin = path.with_name(path.name.replace(stem, f"{stem}.eval", 1))
-    return twin if twin.exists() else None
+    return twin if twin.exists() and twin.stat().st_size else None
 
 
 def check_there(source: Any) -> None:

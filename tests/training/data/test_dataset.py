@@ -138,6 +138,15 @@ def test_the_eval_file_beside_a_file_is_what_is_evaluated_on(tmp_path: Path) -> 
     assert len(data.files) == 2
 
 
+def test_an_empty_eval_file_holds_nothing_back_as_a_split_of_few_rows_leaves_it(tmp_path: Path) -> None:
+    folder = run(tmp_path, "generate", {"sft.jsonl": [chat(n) for n in range(4)]})
+    (folder / "sft.eval.jsonl").touch()
+    assert len(load_rows(folder, "sft", split=1).train) == 4
+    (folder / "sft.jsonl").write_bytes(b"")
+    with pytest.raises(InputError, match="is empty: no row came this far"):
+        load_rows(folder, "sft")
+
+
 def test_a_packed_file_has_a_packed_twin(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl.gz", [chat(1), chat(2)])
     write(tmp_path / "a.eval.jsonl.gz", [chat(3)])
