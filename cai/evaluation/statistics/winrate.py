@@ -55,10 +55,24 @@ def detectable(n: int, spread: float = HALF) -> float | None:
     return smallest if smallest <= HALF else None
 
 
-def true_difference(seen: float, accuracy: float, low: float) -> float | None:
-    """The true difference to 0.5 behind one that an evaluator with this accuracy sees: seen / (2 accuracy - 1).
+def prompts_needed(smallest: float, spread: float = HALF) -> int | None:
+    """How many prompts can show a difference, the inverse of `detectable`; None for no difference."""
+    if not smallest:
+        return None
+    return math.ceil(round((POWER * spread / smallest) ** 2, 6))
+
+
+def shrunk(true: float, accuracy: float) -> float:
+    """What a true difference to 0.5 looks like to an evaluator with this accuracy: (2 accuracy - 1) true.
 
     It is wrong about wins as often as about losses: a rate W is seen as accuracy W + (1 - accuracy)(1 - W).
+    """
+    return (2 * accuracy - 1) * true
+
+
+def true_difference(seen: float, accuracy: float, low: float) -> float | None:
+    """The true difference to 0.5 behind one that is seen, the inverse of `shrunk`.
+
     low: the lower end of the accuracy's interval. None: it holds a half, so that the evaluator may be guessing, or not
     even the largest difference, 0.5, looks like this.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,10 +51,6 @@ class Setting:
         value = f"{self.value:g}" if isinstance(self.value, float) else self.value
         source = f"{self.origin}: {self.why}" if self.why else self.origin
         return f"{self.name} {value} ({source})"
-
-    def facts(self, earlier: Object) -> Object:
-        """What training.json says of it. earlier: what it said in an earlier session, if any: that stays if resumed."""
-        return earlier if earlier and self.origin == "resumed" else asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

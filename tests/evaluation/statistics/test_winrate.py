@@ -14,6 +14,8 @@ from cai.errors import UsageError
 from cai.evaluation.statistics.estimates import Estimate, mean_of, units_to_exclude
 from cai.evaluation.statistics.winrate import (
     detectable,
+    prompts_needed,
+    shrunk,
     sign_p,
     true_difference,
     win_difference,
@@ -148,12 +150,14 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
 
 
 @pytest.mark.parametrize(("difference", "prompts"), [(0.05, 784), (0.1, 196), (0.2, 49), (0.025, 3136)])
-def test_four_times_the_prompts_can_show_half_the_difference(difference: float, prompts: int) -> None:
+def test_the_prompts_that_a_difference_needs_are_those_that_can_show_it(difference: float, prompts: int) -> None:
+    assert prompts_needed(difference) == prompts_needed(-difference) == prompts
     assert detectable(prompts) == pytest.approx(difference)
 
 
-def test_few_prompts_can_show_nothing() -> None:
+def test_few_prompts_can_show_nothing_and_no_difference_needs_no_number() -> None:
     assert detectable(0) is None and detectable(7) is None
+    assert prompts_needed(0) is None
 
 
 def test_so_many_prompts_show_it_in_four_of_five_evaluations() -> None:
@@ -162,25 +166,20 @@ def test_so_many_prompts_show_it_in_four_of_five_evaluations() -> None:
     assert sum(rate.low is not None and rate.low > 0.5 for rate in rates) / 400 == pytest.approx(0.8, abs=0.05)
 
 
-def seen_by(accuracy: float, rate: float) -> float:
-    """A win rate as an evaluator sees it that is wrong about wins as often as about losses, less a half."""
-    return accuracy * rate + (1 - accuracy) * (1 - rate) - 0.5
-
-
 @given(st.floats(-0.5, 0.5), st.floats(0.55, 1))
-def test_a_true_difference_is_found_again_behind_the_one_that_is_seen(true: float, accuracy: float) -> None:
-    seen = seen_by(accuracy, 0.5 + true)
-    assert abs(seen) <= abs(true) + 1e-12
+def test_a_true_difference_is_found_again_behind_the_shrunk_one(true: float, accuracy: float) -> None:
+    seen = shrunk(true, accuracy)
+    assert abs(seen) <= abs(true)
     again = true_difference(seen * (1 - 1e-9), accuracy, accuracy - 0.04)
     assert again == pytest.approx(true, abs=1e-6)
 
 
 def test_an_evaluator_that_is_right_in_63_of_100_shrinks_a_difference_to_a_quarter() -> None:
-    assert true_difference(0.026, 0.63, 0.6) == pytest.approx(0.1)
+    assert shrunk(0.1, 0.63) == pytest.approx(0.026)
     chance = random.Random(3)
     wins = [chance.random() < 0.7 for _ in range(20000)]
     seen = [win == (chance.random() < 0.63) for win in wins]
-    assert sum(seen) / 20000 - 0.5 == pytest.approx(seen_by(0.63, 0.7), abs=0.01)
+    assert sum(seen) / 20000 - 0.5 == pytest.approx(shrunk(0.2, 0.63), abs=0.01)
 
 
 @pytest.mark.parametrize(("seen", "accuracy", "low"), [(0.05, 0.55, 0.5), (0.05, 0.6, 0.48), (0.2, 0.63, 0.58)])
