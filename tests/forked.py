@@ -62,11 +62,11 @@ def command(*words: str | Path) -> list[str]:
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name("warm.py")), _address(), *map(str, words)]
 
 
-KILLED = (-signal.SIGKILL, -signal.SIGUSR1)  # the latter if the command was not there yet, nor its run
+TOO_EARLY = -signal.SIGUSR1  # the status of a command that was not there yet when `kill` came, nor its run
 
 
 def kill(process: subprocess.Popen[Any]) -> None:
-    """End what a `command` stands for as by `kill -9`; whoever waits for the process finds it KILLED."""
+    """End what a `command` stands for as by `kill -9`; whoever waits for the process finds it gone."""
     process.send_signal(signal.SIGUSR1)
 
 

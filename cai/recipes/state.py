@@ -20,7 +20,6 @@ from cai.records import Record
 from cai.texts.wording import one_line
 
 FILE = "recipe.json"
-PIECE = 1 << 20  # bytes hashed at a time
 # What a folder holds besides its result: times, costs, logs, journals, states to resume from, pictures, cards.
 BESIDES = (
     "run.json", "README.md", ".texts", FILE, "metrics.jsonl", "report.html", "training.json", "rewards.jsonl", "gold",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,8 @@ from cai.calls.seats import Flow, Played, Seat
 from cai.errors import ModelStopped, RunError
 from cai.folder.journal.store import Store
 from cai.models import open_models, prices_of
+from cai.records import Message
+from cai.rewards.reward import Rated
 from cai.rewards.settings import RewardSettings
 
 T = TypeVar("T")
@@ -140,6 +143,35 @@ class RewardCalls:
         store, self._store = self._store, None
         if store is not None:
             store.close()
+
+
+class AskedReward(ABC):
+    """A reward whose numbers follow from what one model answers, whichever kind that is."""
+
+    _calls: RewardCalls
+    _spec: str
+
+    @abstractmethod
+    async def rate(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Rated]:
+        """The rewards, with what they follow from."""
+
+    async def __call__(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[float | None]:
+        """One number for each reply; raises ModelStopped if nothing more can be rated."""
+        return [rated.reward for rated in await self.rate(prompts, replies)]
+
+    @property
+    def tally(self) -> Tally:
+        """What happened to its calls."""
+        return self._calls.tally
+
+    @property
+    def price(self) -> Price | None:
+        """What its tokens cost; None if that is not known."""
+        return self._calls.price(self._spec)
+
+    async def close(self) -> None:
+        """Release what the calls took; safe to call twice."""
+        await self._calls.close()
 
 
 async def settled(parts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 
 from cai.calls.model import ListsTokens, check_ability, spec_of
-from cai.calls.prices import Price, Tally
 from cai.calls.protocols import choose_protocol
 from cai.calls.seats import Flow, Played
 from cai.constitution.condition import warn_of_unseen
@@ -23,7 +22,7 @@ from cai.engine.readability import JudgeCheck, advice
 from cai.engine.templates.sets import load_templates
 from cai.errors import UsageError
 from cai.records import Message, Protocol, Reading, Turns, Values
-from cai.rewards.calls import RewardCalls, settled
+from cai.rewards.calls import AskedReward, RewardCalls, settled
 from cai.rewards.completions import Completions
 from cai.rewards.conditioned import AskConditioned
 from cai.rewards.reward import Rated, groups_of, reply_id
@@ -32,7 +31,7 @@ from cai.rewards.settings import Law, RewardSettings
 from cai.sources.conversations import prompt_hash
 
 
-class JudgeReward:
+class JudgeReward(AskedReward):
     """A judge that rates replies under principles, drawn for each prompt by weight and the same for all replies to it.
 
     calls: asks the judge. settings: None: those of the calls. law: None: that of the settings. Raises UsageError if the
@@ -51,9 +50,9 @@ class JudgeReward:
         self.name = name
         settings = settings or calls.settings
         self.law = load_constitution(settings.constitution if law is None else law)
-        self._calls, self._completions, self._settings = calls, completions, settings
+        self._calls, self._completions, self._settings, self._spec = calls, completions, settings, settings.judge
         self._templates = load_templates(settings.templates)
-        self.model = calls.add(settings.judge, self._prepare)
+        self.model = calls.add(self._spec, self._prepare)
         self.protocol = self._chosen()
         self.principles = self.law.principles_for("judge")
         self.scoring = self._scoring()
@@ -115,18 +114,9 @@ class JudgeReward:
         }
 
     @property
-    def tally(self) -> Tally:
-        """What happened to its calls."""
-        return self._calls.tally
-
-    @property
     def _drawn(self) -> int:
         """How many principles are drawn for a prompt."""
         return min(self._settings.principles, len(self.principles))
-
-    @property
-    def _spec(self) -> str:
-        return self._settings.judge
 
     async def _prepare(self) -> None:
         """See whether the judge, now that it is loaded, can be asked so, and have its words listed by a server."""
@@ -135,10 +125,6 @@ class JudgeReward:
         warn_of_unseen(spec_of(self.model), self.model.can.condition, self.principles)
         if self.protocol in ("logprob", "reason") and isinstance(self.model, ListsTokens):
             await self.model.list_tokens(self.scoring.letters)
-
-    async def __call__(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[float | None]:
-        """One number for each reply; raises ModelStopped if nothing more can be rated."""
-        return [rated.reward for rated in await self.rate(prompts, replies)]
 
     async def rate(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Rated]:
         """The rewards with the votes that they follow from."""
@@ -152,11 +138,6 @@ class JudgeReward:
         """What is asked about so many replies to a prompt that are as long as this one: a flow, and how often."""
         id = prompt_hash(prompt)
         return self.scoring.rehearsed(Group(id, prompt, [reply], self._principles(id)), replies)
-
-    @property
-    def price(self) -> Price | None:
-        """What its tokens cost; None if that is not known."""
-        return self._calls.price(self._spec)
 
     @property
     def max_tokens(self) -> int:
@@ -194,7 +175,3 @@ class JudgeReward:
             mass = float(reading.problem is None) if reading.mass is None else reading.mass
             self._readable.see([mass], reading.problem)
         return played
-
-    async def close(self) -> None:
-        """Release what the calls took; safe to call twice."""
-        await self._calls.close()

@@ -7,18 +7,17 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from cai.calls.model import spec_of
-from cai.calls.prices import Price, Tally
 from cai.calls.seats import Flow
 from cai.engine.ask_judge import AskJudge
 from cai.errors import RowDropped, UsageError
 from cai.models.specs import without_address
 from cai.records import Completion, Message, Request, Turns, Values
-from cai.rewards.calls import RewardCalls, settled
+from cai.rewards.calls import AskedReward, RewardCalls, settled
 from cai.rewards.completions import Completions
 from cai.rewards.reward import Rated, groups_of, reply_id
 
 
-class ModelReward:
+class ModelReward(AskedReward):
     """A reward model, which gives a conversation that ends with a reply a number on a scale of its own.
 
     Texts that look like control tokens are texts to it. A reply that exceeds its context is unknown, never cut.
@@ -46,26 +45,12 @@ class ModelReward:
         """What decides its numbers."""
         return {"model": spec_of(self.model)}
 
-    @property
-    def tally(self) -> Tally:
-        """What happened to its calls."""
-        return self._calls.tally
-
     def rehearsed(self, prompt: Turns, reply: str, replies: int) -> tuple[Flow[Any], int]:
         """What is asked about so many replies to a prompt that are as long as this one: a flow, and how often."""
         return _score(prompt, reply), replies
 
-    @property
-    def price(self) -> Price | None:
-        """What its tokens cost; None if that is not known."""
-        return self._calls.price(self._spec)
-
     async def _prepare(self) -> None:
         """Nothing is left to do once it is loaded."""
-
-    async def __call__(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[float | None]:
-        """One number for each reply; raises ModelStopped if nothing more can be rated."""
-        return [rated.reward for rated in await self.rate(prompts, replies)]
 
     async def rate(self, prompts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[Rated]:
         """The rewards, with the keys of their calls."""
@@ -86,10 +71,6 @@ class ModelReward:
         name = reply_id(prompt_id, self.name, self.title, reply)
         self._completions.add(name, self.name, self.title, prompt, reply, rated)
         return rated
-
-    async def close(self) -> None:
-        """Release what the calls took; safe to call twice."""
-        await self._calls.close()
 
 
 def _score(prompt: Sequence[Message], reply: str) -> Generator[list[Request], list[Completion], float]:

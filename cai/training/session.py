@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +137,10 @@ class Session:
             self.tell(str(line))
         self.folder.replace(DROPPED, self.drops)
         settled = {setting.name: setting.value for setting in settings if setting.name in SETTLED}
-        # Of what is resumed, the reasons of the session that settled it.
-        reasons = {each["name"]: each for each in self.folder.record.get("plan", ())}
-        reasons |= {setting.name: asdict(setting) for setting in settings if setting.origin != "resumed"}
+        earlier = {each["name"]: each for each in self.folder.record.get("plan", ())}
         self.folder.write(
             settled=settled | {"devices": self.processes.num_processes},
-            plan=list(reasons.values()),
+            plan=[setting.facts(earlier) for setting in settings],
             truncation=plan.truncation,
             model=self.base.facts(),
             data=self.data.facts(len(self.rows.train), len(self.rows.eval), self.drops),

@@ -301,7 +301,9 @@ def test_a_session_that_goes_on_keeps_what_the_first_one_settled(base: Path, tmp
     messages: list[str] = []
     train(base, tmp_path / "out", tell=messages.append)
     assert "rows_at_once 2 (resumed)" in messages
-    assert {each["name"]: each["origin"] for each in record(tmp_path / "out")["plan"]}["max_length"] == "data"
+    plan = {each["name"]: each for each in record(tmp_path / "out")["plan"]}
+    assert plan["max_length"]["origin"] == "data"
+    assert (plan["rows_at_once"]["value"], plan["rows_at_once"]["origin"]) == (2, "resumed")
 
 
 # What goes wrong

@@ -33,7 +33,6 @@ from cai.models.inprocess.hf_words import HFTokenizer
 from cai.records import Abilities, Completion, Values
 from cai.weights.bases import Base
 from cai.weights.chat_templates import begins_with_system, folded
-from cai.weights.loading import load_model, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +101,6 @@ class GuardModel(TransformersModel):
         left = iter(row.scores)
         scores = tuple(log_sum(list(itertools.islice(left, len(each)))) for each in forms)
         return Completion("", "stop", self._answers_as, input_tokens=len(ids), output_tokens=0, scores=scores)
-
-    def _open(self, dtype: Any) -> tuple[Any, Any]:
-        return load_tokenizer(self._base), load_model(self._base, dtype)
 
     def _engine_of(self, model: Any, tokenizer: Any) -> HFEngine:
         return HFEngine(model, frozenset(), self.spec, self.concurrency)

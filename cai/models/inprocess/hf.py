@@ -19,7 +19,7 @@ from cai.models.inprocess.requests import check_settings, first_stop, question, 
 from cai.records import Abilities, Completion, Values
 from cai.sources.files import path_of
 from cai.weights.bases import Base
-from cai.weights.loading import end_tokens, load_model, load_tokenizer, words_of
+from cai.weights.loading import end_tokens, words_of
 
 EXTRAS = ("top_p", "top_k", "repetition_penalty")
 SAMPLING = ("max_tokens", "temperature", "top_logprobs", "seed", *EXTRAS)  # what a row takes from a payload as it is
@@ -73,9 +73,6 @@ class HFModel(TransformersModel):
         tokenizer, engine = self._loaded()
         row = await asyncio.to_thread(self._row, payload, tokenizer)
         return self._completion(await engine.play(row), payload, tokenizer)
-
-    def _open(self, dtype: Any) -> tuple[Any, Any]:
-        return load_tokenizer(self._base), load_model(self._base, dtype)
 
     def _engine_of(self, model: Any, tokenizer: Any) -> HFEngine:
         self.can = replace(self.can, chat=bool(tokenizer.chat_template))

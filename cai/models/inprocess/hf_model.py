@@ -18,6 +18,7 @@ from cai.packages import need
 from cai.records import Abilities
 from cai.sources.files import path_of
 from cai.weights.bases import Base, at_commit, base_at, check_kind
+from cai.weights.loading import load_model, load_tokenizer
 
 log = logging.getLogger("cai")
 
@@ -62,9 +63,9 @@ class TransformersModel(ABC):
         if opened is not None:
             await opened[1].close()
 
-    @abstractmethod
     def _open(self, dtype: Any) -> tuple[Any, Any]:
         """The tokenizer and the model, with its adapter."""
+        return load_tokenizer(self._base), load_model(self._base, dtype)
 
     @abstractmethod
     def _engine_of(self, model: Any, tokenizer: Any) -> HFEngine:

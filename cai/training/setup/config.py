@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +51,12 @@ class Setting:
         value = f"{self.value:g}" if isinstance(self.value, float) else self.value
         source = f"{self.origin}: {self.why}" if self.why else self.origin
         return f"{self.name} {value} ({source})"
+
+    def facts(self, earlier: Object) -> Object:
+        """It for training.json. earlier: what that said, by name: a value that is resumed keeps origin and reason."""
+        mine = asdict(self)
+        first = earlier.get(self.name, mine)
+        return first if self.origin == "resumed" and first["value"] == self.value else mine
 
 
 @dataclass(frozen=True, slots=True)
